@@ -1,4 +1,5 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
+# make figures              every figure, into results/figures
 # make test                 the whole test suite
 # In an environment of your own: make SNAKEMAKE=snakemake results/table5.csv
 
@@ -11,10 +12,13 @@ SNAKEMAKE ?= $(VENV)/bin/snakemake
 RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 # What a call changes: make results/table5.csv CONFIG="seeds=4"
 CONFIG ?=
+# The same as options of a verb.
+OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(CONFIG))))
+OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(CORES)))
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup test lint format readme lock FORCE
+.PHONY: help setup figures test lint format readme lock FORCE
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -32,10 +36,16 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 # An existing file is checked by Snakemake all the same. A lock that a killed Snakemake left is removed.
+# How long it takes is said first.
 results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
+	@case $@ in results/INDEX.csv|results/figures/*) ;; results/*.csv) $(RUN) -m selftrans plan $(*:.csv=) --brief $(OPTIONS);; esac
 	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $@
-	@case $@ in results/INDEX.csv) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
+	@case $@ in results/INDEX.csv|results/figures/*) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
+
+figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
+	@$(RUN) -m selftrans unlock
+	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- figures
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup

@@ -1,4 +1,4 @@
-# Every table of the paper is a target: snakemake --cores all results/table5.csv
+# Every table and figure of the paper is a target: snakemake --cores all results/table5.csv results/figures/fig4.pdf
 # `make` does the same after setting up an isolated environment. README.md starts at the beginning.
 
 from snakemake.utils import min_version
@@ -15,8 +15,11 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/sampling.smk"
 include: "workflow/rules/tables.smk"
+include: "workflow/rules/probing.smk"
+include: "workflow/rules/figures.smk"
 
 
+# Claims take more seeds than tables, figures their own runs: results/claims.csv and figures are targets of their own.
 rule all:
     default_target: True
     input:

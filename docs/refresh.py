@@ -1,4 +1,7 @@
-"""Copy tables that the workflow made into README and docs/tables: `make readme` after making the tables."""
+"""Copy what the workflow made into README and docs: `make readme` after making it.
+
+Every table that is in results/ gets its Markdown copied to docs/tables; README shows the short form of some.
+"""
 
 import re
 from pathlib import Path
@@ -6,24 +9,31 @@ from pathlib import Path
 import pandas as pd
 
 from selftrans.files import write_text
+from selftrans.reporting.claims_markdown import summary
 from selftrans.reporting.markdown import to_text
 
 ROOT = Path(__file__).parent.parent
-TABLES = ("table4", "table5")
+RESULTS = ROOT / "results"
 
 
 def main() -> None:
-    """Replace what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README by the short table."""
+    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README."""
+    for path in sorted(RESULTS.glob("*.csv")):
+        text = path.with_suffix(".md")
+        if text.exists():
+            scale = pd.read_csv(path)["scale"].iloc[0]
+            write_text(ROOT / "docs" / "tables" / f"{scale}_{path.stem}.md", text.read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in TABLES:
-        frame = pd.read_csv(ROOT / "results" / f"{name}.csv").convert_dtypes()
-        block = f"<!-- {name} -->\n{to_text(frame)}\n<!-- /{name} -->"
-        readme, found = re.subn(f"<!-- {name} -->.*?<!-- /{name} -->", lambda _, block=block: block, readme, flags=re.S)
-        if found != 1:
-            raise SystemExit(f"README.md: {found} places for {name}, expected one")
-        full = (ROOT / "results" / f"{name}.md").read_text(encoding="utf-8")
-        write_text(ROOT / "docs" / "tables" / f"{frame.iloc[0]['scale']}_{name}.md", full)
+    readme = re.sub(
+        r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", lambda at: at[1] + short(at[2]) + "\n" + at[3], readme, flags=re.S
+    )
     write_text(ROOT / "README.md", readme)
+
+
+def short(name: str) -> str:
+    """A table as the terminal shows it, or the claims' verdicts in a sentence."""
+    frame = pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes()
+    return summary(frame) if name == "claims" else to_text(frame)
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ lists tables as references to runs.
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from selftrans.records import Record
-from selftrans.signatures import Count, Fraction, NonNegative, Positive
+from selftrans.signatures import Count, Fraction, NonNegative, Positive, Window
 
 NAME = r"[a-z0-9][a-z0-9._-]*"
 NAME_IN_WORDS = "a name of lower-case letters, digits, dots, dashes and underscores, such as sit-b2"
@@ -72,6 +73,31 @@ class ClassifierRecipe(Record):
     seed: int = 0
 
 
+TOKEN_PIXELS = 16  # a token of a published encoder covers 16×16 pixels, as one of the published backbones does
+
+
+class PublishedEncoder(Record):
+    """A published encoder for REPA rows; ``weights`` is the path of its file (docs/encoders.md says where from)."""
+
+    published: Literal[
+        *("dinov2-s", "dinov2-b", "dinov2-l", "dinov2-g"),
+        *("dinov2-s-reg", "dinov2-b-reg", "dinov2-l-reg", "dinov2-g-reg"),
+        *("dino-s", "dino-b", "mocov3-s", "mocov3-b", "mae-b", "mae-l", "clip-b", "clip-l", "ijepa-h"),
+    ]
+    weights: str
+
+
+def _kind_of_encoder(value: Any) -> str:
+    published = isinstance(value, PublishedEncoder) or (isinstance(value, dict) and "published" in value)
+    return "PublishedEncoder" if published else "ClassifierRecipe"
+
+
+Encoder = Annotated[
+    Annotated[ClassifierRecipe, Tag("ClassifierRecipe")] | Annotated[PublishedEncoder, Tag("PublishedEncoder")],
+    Discriminator(_kind_of_encoder),
+]
+
+
 class Model(Record):
     """A backbone's architecture."""
 
@@ -82,6 +108,7 @@ class Model(Record):
     patch_size: Count = 2
     qk_norm: bool = False
     projector_width: Count = 2048  # hidden width of the methods' projectors
+    checkpoint_activations: bool = False  # less memory, more time, the same weights
 
 
 class Optimiser(Record):
@@ -102,21 +129,53 @@ class Average(Record):
 
 
 class Preset(Record):
-    """How samples are drawn."""
+    """How samples are drawn. ``like`` a published one of presets.yaml, it holds only what differs from that."""
 
-    sampler: Literal["euler_ode", "euler_maruyama_sde"]
-    steps: Annotated[int, Field(ge=2)]
+    sampler: Literal["euler_ode", "heun_ode", "dopri5_ode", "euler_maruyama_sde"]
+    steps: Annotated[int, Field(ge=2)] | None = None  # none for dopri5, which chooses its own
     samples: Count
     labels: Literal["balanced", "uniform"] = "balanced"
     to_uint8: Literal["dit", "repa"] = "dit"
     batch_size: Count = 250
+    time_shift: Positive = 1.0  # more than 1 spends more steps near the noise
+    cfg_scale: NonNegative = 1.0  # of classifier-free guidance; 1 is none
+    cfg_interval: Window = (0.0, 1.0)  # times at which it acts
+    cfg_channels: Count | None = None  # the first few that it acts on, or all
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    shards: Count = 1  # jobs that share the work, each with whole batches
+
+    @property
+    def batches(self) -> int:
+        """How many batches there are, the last perhaps smaller."""
+        return -(-self.samples // self.batch_size)
+
+    @property
+    def recipe(self) -> str:
+        """All that samples depend on, as JSON; no fields at their default, so that a new one changes nothing."""
+        return self.model_dump_json(exclude_defaults=True, exclude={"shards"})
+
+
+class Sweep(Record):
+    """Presets that differ from ``preset`` in their classifier-free guidance: every scale up to every time."""
+
+    preset: Name
+    cfg_scale: Annotated[tuple[Positive, ...], Field(min_length=1)]
+    cfg_until: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+
+    def presets(self, base: Preset) -> dict[str, Preset]:
+        """{name's ending: preset}."""
+        return {
+            f"cfg{scale:g}-t{until:g}": base.model_copy(update={"cfg_scale": scale, "cfg_interval": (0.0, until)})
+            for scale in self.cfg_scale
+            for until in self.cfg_until
+        }
 
 
 class Stretch(Record):
     """Factors on the paper's epochs, where the scale's size demands them; the reason is part of it."""
 
-    teacher: Count = 1
-    stop: Count = 1
+    teacher: Positive = 1.0
+    stop: Positive = 1.0
     reason: str = ""
 
 
@@ -134,18 +193,32 @@ class Family(Record):
     data: Data
     tokenizer: TokenizerRecipe
     extractor: ClassifierRecipe
-    encoder: ClassifierRecipe
+    encoder: Encoder
     models: dict[Name, Model]
     steps_per_epoch: Count  # an epoch is the paper's unit of schedule, not a pass over the data
+    long_schedules: dict[int, Count] = Field(default_factory=dict)  # epoch -> steps, where a scale compresses
     milestones: Counts  # in epochs; fixed, so that a new row or table never moves a boundary
     batch_size: Count
     optimiser: Optimiser
     average: Average = Average()
     label_dropout: Fraction = 0.1
     t_law: Literal["uniform", "logit_normal"] = "uniform"
+    cosine_weight: NonNegative = 0.0  # of LightningDiT's second loss on the velocity
     presets: dict[Name, Preset]
+    sweeps: dict[Name, Sweep] = Field(default_factory=dict)  # each adds presets <name>-cfg1.5-t0.7, ...
     stretch: Stretch = Stretch()
     overrides: tuple[Override, ...] = ()
+
+    def step_at(self, epoch: int) -> int:
+        """Optimiser steps made after ``epoch`` epochs of the paper's schedule, which a scale may compress."""
+        return self.long_schedules.get(epoch, epoch * self.steps_per_epoch)
+
+
+class ClaimOverride(Record):
+    """Fields that a scale sets in a claim, with the reason."""
+
+    set: dict[str, Any]
+    reason: str
 
 
 class Threads(Record):
@@ -155,6 +228,14 @@ class Threads(Record):
     other: Count = 1
 
 
+class Pace(Record):
+    """How long work takes a core, measured; for estimates of time only, no result depends on it."""
+
+    step: Positive  # microseconds of a training step, per block and token
+    image: Positive  # microseconds of a sampler's step for an image, per block and token
+    job: Positive  # seconds until a job is at work
+
+
 class Scale(Record):
     """How big everything is, and what readers of its tables should know."""
 
@@ -162,6 +243,8 @@ class Scale(Record):
     description: str
     families: dict[Name, Family]
     threads: Threads = Threads()
+    pace: Pace | None = None  # without it there are no estimates of time
+    claims: dict[Name, ClaimOverride] = Field(default_factory=dict)  # where this size needs another comparison
     notes: dict[str, str] = Field(default_factory=dict)  # table name -> Markdown under that table
 
 
@@ -178,6 +261,7 @@ class Row(Record):
     stop: Count | None = None  # epoch after which the method's loss, and its cost, are gone
     teacher: ReferenceText | None = None
     teacher_weights: Literal["ema", "online"] = "ema"
+    initial_weights: Literal["shared", "own"] = "shared"  # one initialisation per seed for all rows, or its own
 
 
 # What a table may say of a run (reporting/tables.py says it).
@@ -195,21 +279,73 @@ Column = Literal[
 
 
 class TableRow(Record):
-    """A line of a table: which run at which epoch."""
+    """A line of a table: which run at which epoch, or without a run another system, cited with the paper's values."""
 
     label: str
-    run: ReferenceText
+    run: ReferenceText | None = None
+    compare_with: ReferenceText | None = None  # instead of the table's
+    preset: Name | None = None  # instead of the table's
+    paper: dict[str, float | str] = Field(default_factory=dict)  # its line of the table's file
 
 
 class Table(Record):
-    """A table of the paper: columns that describe the run, then our metrics beside the paper's."""
+    """A table: columns that describe the run, then our metrics, beside the paper's if it has them."""
 
     title: str
-    paper: str  # a file of config/paper, line by line in the order of `rows`
+    paper: str | None = None  # a file of config/paper, line by line in the order of `rows`
+    paper_samples: str = "10K"  # that the paper's values were measured on
     preset: Name
+    sweep: Name | None = None  # of the rows' family: each row stands there once for each of its presets
+    second_preset: Name | None = None  # the same weights through another sampler, at seed 0
     compare_with: ReferenceText | None = None  # paired differences against this run, seed by seed
     columns: tuple[Column, ...]
     rows: Annotated[tuple[TableRow, ...], Field(min_length=1)]
+
+    @property
+    def trained(self) -> tuple[TableRow, ...]:
+        """The rows that are not only cited."""
+        return tuple(row for row in self.rows if row.run is not None)
+
+
+class Reduction(Record):
+    """By which share the metric of ``of`` is smaller than that of ``against``: 1 - of / against."""
+
+    of: ReferenceText
+    against: ReferenceText
+
+
+class Claim(Record):
+    """A comparative claim of the paper: a metric of one run, or a reduction of it, is better than of another."""
+
+    says: str
+    source: str  # where the paper says it
+    metric: Literal["frechet", "inception_score"] = "frechet"
+    better: ReferenceText | Reduction
+    worse: ReferenceText | Reduction
+    table: Name | None = None  # the table that has the paper's values of these runs
+    paper: dict[Literal["better", "worse"], float] = Field(default_factory=dict)  # taken from there
+    preset: Name = "headline"
+
+    @property
+    def references(self) -> dict[str, str]:
+        """{key in the file: run@epoch} of all runs that the claim compares."""
+        found = {}
+        for key, side in self.sides.items():
+            parts = {key: side} if isinstance(side, str) else {f"{key}.of": side.of, f"{key}.against": side.against}
+            found |= parts
+        return found
+
+    @property
+    def sides(self) -> dict[Literal["better", "worse"], ReferenceText | Reduction]:
+        """Both sides by their key in the file."""
+        return {"better": self.better, "worse": self.worse}
+
+    def values(self, metric_of: Callable[[str], float]) -> dict[Literal["better", "worse"], float]:
+        """The value of each side, where ``metric_of`` knows the metric of a run@epoch."""
+        return {
+            key: metric_of(side) if isinstance(side, str) else 1 - metric_of(side.of) / metric_of(side.against)
+            for key, side in self.sides.items()
+        }
 
 
 class Settings(Record):
@@ -217,6 +353,8 @@ class Settings(Record):
 
     scale: str = "demo"
     seeds: Count = 1
+    claim_seeds: Count = 4
+    only: str | None = None  # models, or patterns of runs' names: tables keep these rows
 
 
 class Project(Record):
@@ -227,4 +365,7 @@ class Project(Record):
     scale_file: Path
     rows: dict[Name, Row]
     tables: dict[Name, Table]
+    claims: dict[Name, Claim]
     seeds: Count
+    claim_seeds: Count
+    only: str | None

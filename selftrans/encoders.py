@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftrans.config import TOKEN_PIXELS
 from selftrans.errors import UserError
 from selftrans.files import load_tensors, save_tensors
 from selftrans.pixels import from_uint8
@@ -29,6 +30,8 @@ PUBLISHED = {
     "dinov2-g-reg": "vit_giant_patch14_reg4_dinov2.lvd142m",
     "dino-s": "vit_small_patch16_224.dino",
     "dino-b": "vit_base_patch16_224.dino",
+    "mocov3-s": "vit_small_patch16_224.dino",  # timm has no weights of MoCo v3, but its architecture
+    "mocov3-b": "vit_base_patch16_224.dino",
     "mae-b": "vit_base_patch16_224.mae",
     "mae-l": "vit_large_patch16_224.mae",
     "clip-b": "vit_base_patch16_clip_quickgelu_224.openai",
@@ -36,7 +39,7 @@ PUBLISHED = {
     "ijepa-h": "vit_huge_patch14_gap_224.in1k_ijepa",
 }
 
-TOKEN_PIXELS = 16  # a token of the backbones covers 16×16 pixels, and so does one of a published encoder
+OPTIONS = {"mocov3-s": {"num_heads": 12}}  # where timm's architecture of that size is another
 NOT_NORMALISED = ("mae-", "clip-")  # REPA takes their tokens before the final norm
 
 
@@ -76,7 +79,7 @@ def build_published(*, published: str, image_size: int) -> nn.Module:
     if image_size % TOKEN_PIXELS:
         raise UserError(f"encoder {published}: found images of {image_size} pixels; allowed: multiples of 16")
     with torch.device("meta"):  # weights will be read, so none are drawn
-        vit = timm.create_model(PUBLISHED[published], num_classes=0)
+        vit = timm.create_model(PUBLISHED[published], num_classes=0, **OPTIONS.get(published, {}))
         size = image_size // TOKEN_PIXELS * vit.patch_embed.patch_size[0]
         vit.set_input_size(img_size=(size, size))
     if published.startswith(NOT_NORMALISED):
@@ -131,9 +134,9 @@ class Encoder:
             tokens = block(tokens)
         return vit.norm(tokens)[:, patches], [logits[layer] for layer in layers]
 
-    def save(self, path: Path) -> str:
-        """Write weights and architecture; returns the SHA-256 of the weights."""
-        return save_tensors(path, self.vit.state_dict(), {"architecture": self.architecture})
+    def save(self, path: Path, source: Mapping[str, str] | None = None) -> str:
+        """Write weights, architecture and what they were made of; returns the SHA-256 of the weights."""
+        return save_tensors(path, self.vit.state_dict(), {"architecture": self.architecture, "source": source})
 
     @classmethod
     def load(cls, path: Path) -> "Encoder":
@@ -154,7 +157,7 @@ class Encoder:
         from timm.models.vision_transformer import checkpoint_filter_fn
 
         vit = build_published(published=published, image_size=image_size)
-        tensors = checkpoint_filter_fn(_read_weights(Path(weights)), vit)
+        tensors = checkpoint_filter_fn(_encoder_of_moco(_read_weights(Path(weights))), vit)
         try:
             missing, unknown = vit.load_state_dict(tensors, strict=False, assign=True)
         except RuntimeError as error:
@@ -171,6 +174,13 @@ def attention_logits(attention: nn.Module, x: Tensor) -> Tensor:
     qkv = attention.qkv(x).unflatten(2, (3, attention.num_heads, -1))  # (N, T, 3, heads, D / heads)
     q, k, _ = qkv.permute(2, 0, 3, 1, 4)
     return (attention.q_norm(q) * attention.scale) @ attention.k_norm(k).transpose(2, 3)
+
+
+def _encoder_of_moco(content: dict[str, Any]) -> dict[str, Any]:
+    """What MoCo v3 trained of a checkpoint of its code, without momentum encoder and predictor; others as they are."""
+    prefix, tensors = "module.base_encoder.", content.get("state_dict", content)
+    encoder = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return encoder or content
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import re
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Any, NoReturn, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -81,11 +82,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_record(path: Path, kind: type[R]) -> R:
-    """Read a YAML file into a record."""
-    return check(path, kind, read_yaml(path))
-
-
 def check(path: Path | str, kind: type[R], value: Any, where: str = "") -> R:
     """Validate ``value`` as ``kind``; a UserError names file, key, value and what is allowed, a line each."""
     try:
@@ -112,8 +108,8 @@ _ALLOWED = {
 
 def _sentence(path: Path | str, where: str, kind: type[Record], item: dict[str, Any]) -> str:
     """One error of pydantic, with list entries counted from 1."""
-    location = [str(part + 1) if isinstance(part, int) else part for part in item["loc"] if part != "[key]"]
-    key = ".".join([where] * bool(where) + location) or "the file"
+    keys, _ = _follow(kind, item["loc"])
+    key = ".".join([where] * bool(where) + keys) or "the file"
     if item["type"] == "missing":
         needed = [name for name, field in _fields_at(kind, item["loc"][:-1]).items() if field.is_required()]
         return f"{path}: {key}: missing; needed: {', '.join(needed) or 'a value'}"
@@ -127,9 +123,29 @@ def _sentence(path: Path | str, where: str, kind: type[Record], item: dict[str, 
 
 def _fields_at(kind: Any, location: tuple[int | str, ...]) -> dict[str, FieldInfo]:
     """The fields of the record that ``location`` leads to, none if it leads to something else."""
+    kind = _follow(kind, location)[1]
+    return kind.model_fields if _is_record(kind) else {}
+
+
+def _follow(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """The keys of the file in a location of pydantic's, which has more than these, and what is expected there."""
+    keys = []
     for part in location:
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            kind = kind.model_fields[str(part)].annotation
+        if get_origin(kind) in (Union, UnionType):
+            members = [getattr(arg, "__origin__", arg) for arg in get_args(kind) if arg is not NoneType]
+            if len(members) > 1:  # here it says as which of them it took the value
+                kind = next((member for member in members if getattr(member, "__name__", "") == part), None)
+                continue
+            kind = members[0]
+        if part != "[key]":
+            keys.append(str(part + 1) if isinstance(part, int) else part)
+        if _is_record(kind):
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field else None
         else:  # inside dict[Name, X] or tuple[X, ...]
-            kind = next(arg for arg in reversed(get_args(kind)) if arg is not ...)
-    return kind.model_fields if isinstance(kind, type) and issubclass(kind, BaseModel) else {}
+            kind = next((arg for arg in reversed(get_args(kind)) if arg is not ...), None)
+    return keys, kind
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

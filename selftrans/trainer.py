@@ -44,7 +44,10 @@ class Trainer:
         self.step = 0
         self._pending: list[Tensor] = []  # (total, diffusion, method, gradient norm) of steps not yet looked at
         backbone = build_backbone(**run.backbone)
-        backbone.initialise(generator(run.seed, "initialisation"))
+        shared = run.row.initial_weights == "shared"
+        backbone.initialise(generator(run.seed, "initialisation" if shared else f"initialisation of {run.name}"))
+        if run.model.checkpoint_activations:
+            backbone.checkpoint_activations()
         self.backbone = backbone.to(device).train()
         self.ema = Ema(self.backbone, self.family.average.decay, self.family.average.warmup)
         self.optimiser = self._optimiser(self.backbone)
@@ -114,7 +117,8 @@ class Trainer:
         labels = drop_labels(batch.labels, self.backbone.null_label, family.label_dropout, dropped)
         noised = add_noise(batch.latents, labels, t, noise)
         weight = self.run.row.weight or 0.0
-        return objective(self.backbone, self.method, weight, noised, batch, self.ema.model, step)
+        ema = self.ema.model
+        return objective(self.backbone, self.method, weight, noised, batch, ema, step, family.cosine_weight)
 
     def _optimisers(self) -> list[torch.optim.AdamW]:
         return [self.optimiser, *([self.method_optimiser] if self.method else [])]

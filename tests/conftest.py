@@ -19,7 +19,7 @@ class Configuration:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings: dict[str, Any] = {"scale": "tiny", "seeds": 1}
+        self.settings: dict[str, Any] = {"scale": "tiny", "seeds": 1, "claim_seeds": 1}
         self.family: dict[str, Any] = {
             "data": {"source": "digits", "size": 16},
             "tokenizer": {
@@ -74,6 +74,7 @@ class Configuration:
                 ],
             }
         }
+        self.claims: dict[str, Any] = {}
         self.paper = "fid,is\n38.60,41.95\n32.20,52.38\n22.91,70.37\n"
 
     def write(self) -> Path:
@@ -81,6 +82,8 @@ class Configuration:
         for part in ("scales", "paper"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         texts = {"config": self.settings, "scales/tiny": self.scale, "runs": self.rows, "tables": self.tables}
+        if self.claims:
+            texts["claims"] = self.claims
         for name, value in texts.items():
             text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
             (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")

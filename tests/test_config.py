@@ -271,9 +271,9 @@ TABLE_CASES = [
     edit(TABLES, lambda c: c.tables["main"].update(preset="sde"), "main.preset: found 'sde'", "allowed: headline"),
     edit(
         TABLES,
-        lambda c: c.tables["main"].update(compare_with="plain@6"),
-        "main.compare_with: found 'plain@6'",
-        "a run of this table: plain@8, aligned@8, guided@8",
+        lambda c: c.tables["main"].update(compare_with="plain@5"),
+        "main.compare_with: found 'plain@5'",
+        "allowed: the milestones plain@2, plain@4, plain@6, plain@8",
     ),
     edit(
         TABLES,
@@ -282,6 +282,12 @@ TABLE_CASES = [
         "'guidance_scale'",
     ),
     edit(TABLES, lambda c: c.tables["main"].update(paper="x.csv"), "main.paper: found 'x.csv'", "paper: main.csv"),
+    edit(
+        TABLES,
+        lambda c: c.tables["main"]["rows"][1].pop("run") and c.tables["main"].pop("paper"),
+        "main.rows.2.run: found None",
+        "run@epoch, since the table has no paper to cite",
+    ),
     edit(TABLES, lambda c: c.tables["main"]["rows"].pop(), "main.rows: found '2 rows'", "3, one for each line of"),
     edit(TABLES, lambda c: c.tables.update({"Table 5": {}}), "Table 5: found 'Table 5'", "lower-case letters"),
 ]

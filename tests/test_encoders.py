@@ -1,5 +1,7 @@
 """Encoders: what their tokens and attention maps are, against timm itself; files as their authors publish them."""
 
+from typing import get_args
+
 import pytest
 import timm
 import torch
@@ -8,6 +10,7 @@ from safetensors.torch import save_file
 from timm.utils import AttentionExtract
 from torch import nn
 
+from selftrans.config import PublishedEncoder
 from selftrans.encoders import PUBLISHED, Encoder, build_published, build_vit
 from selftrans.errors import UserError
 from selftrans.fitting import seeded
@@ -100,9 +103,17 @@ def test_attention_is_that_among_patches(published, images):
 # ------------------------------------------------------------------------------------------- published
 
 
+OTHER_HEADS = {"mocov3-s": {"num_heads": 12}}  # vits.py of github.com/facebookresearch/moco-v3
+
+
+def timms(name, **options):
+    """timm's own model, at its own size."""
+    return timm.create_model(PUBLISHED[name], num_classes=0, **OTHER_HEADS.get(name, {}), **options)
+
+
 def random_vit(name):
-    """timm's own model at its own size, with random weights nowhere zero."""
-    vit = timm.create_model(name, num_classes=0)
+    """timm's own model with random weights, nowhere zero."""
+    vit = timms(name)
     draws = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in vit.parameters():
@@ -120,6 +131,12 @@ def as_published(name, state):
         position = torch.randn(1, 1, 384)
         state["cls_token"] = state["cls_token"] - position
         state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
+    if name.startswith("mocov3"):
+        trained = {f"module.base_encoder.{key}": value for key, value in state.items()}
+        average = {f"module.momentum_encoder.{key}": torch.zeros_like(value) for key, value in state.items()}
+        heads = {"module.base_encoder.head.0.weight": torch.ones(3), "module.predictor.0.weight": torch.ones(3)}
+        optimiser = {"state": {0: {"step": 7}}, "param_groups": [{"lr": 1e-4, "params": [0]}]}
+        return {"epoch": 300, "arch": "vit_small", "state_dict": average | trained | heads, "optimizer": optimiser}
     return state
 
 
@@ -127,7 +144,7 @@ def as_published(name, state):
 def models():
     """Random weights, one set for each encoder asked for."""
     made = {}
-    return lambda name: made.setdefault(name, random_vit(PUBLISHED[name]))
+    return lambda name: made.setdefault(name, random_vit(name))
 
 
 @pytest.fixture
@@ -142,12 +159,14 @@ def published(models, tmp_path):
     return read
 
 
-@pytest.mark.parametrize(("name", "patch_size"), [("dinov2-s", 14), ("dinov2-s-reg", 14), ("dino-s", 16)])
+@pytest.mark.parametrize(
+    ("name", "patch_size"), [("dinov2-s", 14), ("dinov2-s-reg", 14), ("dino-s", 16), ("mocov3-s", 16)]
+)
 def test_published_weights_give_the_tokens_that_timm_gives(published, models, images, name, patch_size):
     """By another way: timm resamples positions at each call, and pixels are prepared by hand."""
     encoder = published(name)
     vit = models(name)
-    dynamic = timm.create_model(PUBLISHED[name], num_classes=0, dynamic_img_size=True).eval()
+    dynamic = timms(name, dynamic_img_size=True).eval()
     dynamic.load_state_dict(vit.state_dict())
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (images / 255 - mean[:, None, None]) / deviation[:, None, None]
@@ -175,6 +194,10 @@ def test_a_published_encoder_is_saved_and_loaded_as_any_other(published, images,
     loaded = Encoder.load(tmp_path / "encoder.safetensors")
     assert loaded.architecture == {"published": "dino-s", "image_size": 64}
     assert torch.equal(loaded.features(images), encoder.features(images))
+
+
+def test_a_scale_may_name_every_published_encoder():
+    assert set(get_args(PublishedEncoder.model_fields["published"].annotation)) == set(PUBLISHED)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

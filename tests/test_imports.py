@@ -19,7 +19,7 @@ ORDER = [
     *("guidance", "pixels", "fitting", "tokenizer", "data"),
     *("interpolant", "ema", "backbones", "encoders", "checkpoint", "weight_import"),
     *("samples", "samplers", "sampling"),
-    *("teacher", "methods", "objective", "trainer"),
+    *("teacher", "probing", "methods", "objective", "trainer"),
     *("evaluation", "reporting"),
     *("commands", "__main__"),
 ]
@@ -27,7 +27,7 @@ ORDER = [
 # Side wings: none but commands imports them, and they see only the foundation.
 WINGS = {
     "evaluation": {"errors", "seeding", "files", "config", "progress", "pixels"},
-    "reporting": {"errors", "seeding", "files", "config", "plan"},
+    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "plan"},
 }
 
 

@@ -40,18 +40,19 @@ def paper(name):
 @pytest.fixture(scope="module")
 def shipped():
     """The shipped configuration at each scale, with two seeds."""
-    return {scale: Plan(load_project(CONFIG, str(path), seeds=2)) for scale, path in SCALES.items()}
+    asked = {"seeds": 2, "claim_seeds": 2}
+    return {scale: Plan(load_project(CONFIG, scale=str(path), **asked)) for scale, path in SCALES.items()}
 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_row_of_every_table_resolves(shipped, scale):
     plan = shipped[scale]
     for table in plan.project.tables.values():
-        metrics = list(plan.metrics_of(table))
-        assert len(set(metrics)) == 2 * len(table.rows)
-        for path, row in zip(metrics[::2], table.rows, strict=True):
+        metrics = plan.metrics_of(table)
+        assert len(set(metrics)) == len(metrics)
+        for path, row in zip(metrics[: 2 * len(table.trained) : 2], table.trained, strict=True):
             run, step = plan.milestone(row.run, seed=0)
-            assert path.name == f"{run.id}.step-{step}.{table.preset}.json"
+            assert path.name == f"{run.id}.step-{step}.{row.preset or table.preset}.json"
             assert step in run.milestones
 
 
@@ -105,6 +106,37 @@ def test_table_4_is_the_papers_in_its_order(shipped, scale):
         methods = {found.row.method["name"] for found in trained if found.row.method}
         assert ("vae_align" in methods) == bool(int(line["vae_align"]))
         assert ("self_transcendence" in methods) == bool(int(line["self_guided"]))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_table_1_is_the_papers_in_its_order(shipped, scale):
+    plan = shipped[scale]
+    rows, lines = plan.project.tables["table1"].rows, paper("table1.csv")
+    assert len(rows) == len(lines) == 28
+    methods = {"REPA": "repa", "Disperse": "dispersive", "LayerSync": "layersync", "VAE-align": "vae_align"}
+    methods |= {"ST": "self_transcendence"}
+    models = {"SiT": "sit", "LightningDiT": "ldit", "1": "1", "2": "2"}
+    for row, line in zip(rows, lines, strict=True):
+        run, _ = plan.milestone(row.run, seed=0)
+        name, _, method = line["model"].partition("+")
+        kind, size = name.split("-")
+        assert run.row.model == f"{models[kind]}-{size.replace('/', '').lower()}"
+        assert (run.row.method or {}).get("name") == methods.get(method)
+        assert row.run.endswith(f"@{line['epochs']}")
+        assert row.paper["fid"] == float(line["fid"])
+
+
+def test_the_layers_of_table_1_are_the_published_ones(shipped):
+    plan = shipped["demo"]
+    layers = {name: plan.run(name, 0).row.method for name in plan.project.rows}
+    assert [layers[f"sit-{size}-repa"]["layer"] for size in ("b2", "l2", "xl2")] == [4, 8, 8]
+    assert [layers[f"sit-{size}-layersync"]["pairs"] for size in ("l2", "xl2")] == [((8, 16),), ((8, 16),)]
+    sra = [layers[f"sit-{size}-sra"] for size in ("b2", "l2", "xl2")]
+    assert [(method["layer"], method["teacher_layer"]) for method in sra] == [(3, 8), (6, 16), (8, 20)]
+    ours = [layers[f"{name}-st"] for name in ("sit-b2", "sit-l2", "sit-xl2", "ldit-b1", "ldit-xl1")]
+    guided = [(method["guiding_layer"], method["guided_layer"]) for method in ours]
+    assert guided == [(8, 6), (16, 12), (19, 14), (8, 6), (19, 14)]
+    assert [method["guidance_scale"] for method in ours] == [30, 30, 30, 10, 10]
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -270,6 +302,7 @@ FIELDS = {
         "patch_size": (4, ALL),
         "qk_norm": (True, ALL),
         "projector_width": (64, METHODS),
+        "backbone": ("lightningdit", ALL),
     },
     "optimiser": {
         "learning_rate": (0.002, ALL),
@@ -279,13 +312,19 @@ FIELDS = {
         "clip": (2.0, ALL),
     },
     "average": {"decay": (0.99, ALL), "warmup": (True, ALL)},
-    "family": {"batch_size": (8, ALL), "label_dropout": (0.2, ALL), "t_law": ("logit_normal", ALL)},
+    "family": {
+        "batch_size": (8, ALL),
+        "label_dropout": (0.2, ALL),
+        "t_law": ("logit_normal", ALL),
+        "cosine_weight": (1.0, ALL),
+    },
     "aligned": {"weight": (0.1, OF_ALIGNED), "stop": (2, OF_ALIGNED)},
     "guided": {
         "weight": (0.1, GUIDED),
         "stop": (2, GUIDED),
         "teacher": ("aligned@6", {"guided"}),
         "teacher_weights": ("online", GUIDED),
+        "initial_weights": ("own", GUIDED),
     },
     "vae_align": {
         "layer": (2, {"aligned", "guided"}),
@@ -341,7 +380,7 @@ def test_no_field_is_forgotten():
     """A new field of a recipe must be put into the list above, or here."""
     harmless = {
         "data": {"source"},  # one source so far
-        "model": {"backbone"},  # one backbone so far
+        "model": {"checkpoint_activations"},
         "tokenizer": {"max_test_mse"},
         "encoder": {"min_test_accuracy"},
     }
@@ -351,7 +390,8 @@ def test_no_field_is_forgotten():
         assert set(FIELDS[name]) | harmless.get(name, set()) == set(record.model_fields)
     for name in ("vae_align", "repa", "self_transcendence"):
         assert set(FIELDS[name]) == set(signature(name).settings)
-    elsewhere = {"models", "extractor", "presets", "steps_per_epoch", "milestones", "stretch", "overrides"}
+    elsewhere = {"models", "extractor", "presets", "steps_per_epoch", "milestones", "long_schedules", "sweeps"}
+    elsewhere |= {"stretch", "overrides"}
     assert {*FIELDS["family"], *(set(records) - {"model"}), *elsewhere} == set(Family.model_fields)
     assert {*FIELDS["guided"], "family", "model", "method"} == set(Row.model_fields)
 
@@ -482,3 +522,76 @@ def test_a_reference_to_nowhere_says_where_one_may_go(configuration):
         plan.milestone("plain@7", seed=0)
     with pytest.raises(UserError, match=r"runs\.yaml: no row is called 'plane'; allowed: plain, aligned, guided"):
         plan.run("plane", seed=0)
+
+
+# ------------------------------------------------------------------------------------- schedules and extent
+
+
+def test_a_scale_may_compress_long_schedules(configuration):
+    configuration.family.update(milestones=[2, 4, 6, 8, 100], long_schedules={100: 95})
+    run = configuration.plan().run("plain", 0)
+    assert run.milestones == {20: 2, 40: 4, 60: 6, 80: 8, 95: 100}
+    assert run.milestone_before(95) == 80
+
+
+@pytest.mark.parametrize("schedule", [{100: 80}, {100: 75}, {8: 15}])
+def test_schedules_that_go_back_in_time_are_refused(configuration, schedule):
+    configuration.family.update(milestones=[2, 4, 6, 8, 100], long_schedules=schedule)
+    with pytest.raises(UserError, match=r"small\.long_schedules: .* allowed: more steps for more epochs"):
+        configuration.plan()
+
+
+def test_a_stretch_may_be_a_fraction_that_makes_whole_epochs(configuration):
+    configuration.family["stretch"] = {"teacher": 1.5, "stop": 2.0, "reason": "small"}
+    run = configuration.plan().run("guided", 0)
+    assert (run.teacher.epoch, run.stop_epoch) == (6, 6)
+    configuration.family["stretch"] = {"stop": 1.5, "reason": "small"}  # of a stop at 3
+    with pytest.raises(UserError, match=r"stretch\.stop: found 1\.5; allowed: a factor that makes stop 3 a whole"):
+        configuration.plan()
+
+
+def test_only_keeps_the_rows_of_a_model_or_of_a_pattern(configuration):
+    configuration.rows["small"] = {"like": "plain", "model": "nu"}
+    configuration.tables["main"].pop("paper")
+    configuration.tables["main"]["rows"].append({"label": "small", "run": "small@8"})
+    kept = {}
+    for only in ("nu", "plain", "*a*d, nu", "mu"):
+        kept[only] = [row.run for row in configuration.plan(only=only).project.tables["main"].rows]
+    everything = ["plain@8", "aligned@8", "guided@8"]
+    assert kept == {"nu": ["small@8"], "plain": ["plain@8"], "*a*d, nu": ["aligned@8", "small@8"], "mu": everything}
+    with pytest.raises(UserError, match="only: found 'sit'; allowed: models \\(mu, nu\\) or patterns"):
+        configuration.plan(only="sit")
+
+
+def test_a_row_keeps_its_line_of_the_paper_whatever_is_left_out(configuration):
+    rows = configuration.plan(only="guided").project.tables["main"].rows
+    assert [row.paper for row in rows] == [{"fid": 22.91, "is": 70.37}]
+
+
+def test_a_sweep_repeats_each_row_for_every_scale_and_interval(configuration):
+    configuration.family["presets"]["few"] = {"sampler": "euler_ode", "steps": 2, "samples": 4}
+    configuration.family["sweeps"] = {"guide": {"preset": "few", "cfg_scale": [1.5, 4.0], "cfg_until": [0.7, 1.0]}}
+    rows = [{"label": "ours", "run": "guided@8"}]
+    configuration.tables["sweep"] = {"title": "x", "preset": "few", "sweep": "guide", "columns": [], "rows": rows}
+    plan = configuration.plan()
+    names = [f"guide-cfg{scale}-t{until}" for scale in ("1.5", "4") for until in ("0.7", "1")]
+    assert [row.preset for row in plan.project.tables["sweep"].rows] == names
+    preset = plan.run("guided", 0).family.presets["guide-cfg1.5-t0.7"]
+    assert (preset.cfg_scale, preset.cfg_interval, preset.samples) == (1.5, (0.0, 0.7), 4)
+    configuration.tables["sweep"]["sweep"] = "guid"
+    with pytest.raises(UserError, match="sweep.sweep: found 'guid'; allowed: guide"):
+        configuration.plan()
+    configuration.tables["sweep"]["sweep"] = "guide"
+    configuration.family["sweeps"]["guide"]["preset"] = "fw"
+    with pytest.raises(UserError, match="sweeps.guide.preset: found 'fw'; allowed: headline, few"):
+        configuration.plan()
+
+
+def test_a_table_needs_its_rows_what_they_are_compared_with_and_the_second_sampler_once(configuration):
+    configuration.family["presets"]["second"] = {"sampler": "euler_maruyama_sde", "steps": 2, "samples": 8}
+    configuration.tables["main"]["second_preset"] = "second"
+    plan = configuration.plan(only="plain", seeds=2)
+    names = [path.name for path in plan.metrics_of(plan.project.tables["main"])]
+    runs = {(name, seed): plan.run(name, seed).id for name in ("plain", "guided") for seed in range(2)}
+    headline = [f"{runs[name, seed]}.step-80.headline.json" for name in ("plain", "guided") for seed in range(2)]
+    assert names == [*headline, f"{runs['plain', 0]}.step-80.second.json"]

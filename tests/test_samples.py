@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.image import imread
 
 from selftrans.errors import UserError
-from selftrans.samples import Samples
+from selftrans.samples import BatchFolder, Samples, save_grid, write_samples
 
 
 def some_samples() -> Samples:
@@ -45,6 +46,44 @@ def test_the_file_has_the_arrays_of_the_adm_suite(saved):
         assert file["arr_0"].shape == (12, 4, 5, 3)
         assert file["arr_0"][7, 2, 4, 1] == expected.images[7, 1, 2, 4]
         assert file["arr_1"].tolist() == expected.labels.tolist()
+
+
+@pytest.mark.parametrize("sizes", [[12], [5, 5, 2], [1] * 12], ids=str)
+def test_batches_are_written_as_they_come(tmp_path, saved, sizes):
+    """Byte for byte the same arrays as from one piece, also in numpy's own eyes."""
+    expected = some_samples()
+    path = tmp_path / "streamed.npz"
+    write_samples(path, iter(expected.images.split(sizes)), expected.labels, expected.header)
+    assert_same(Samples.load(path), expected)
+    with np.load(path) as streamed, np.load(saved) as whole:
+        assert streamed.files == whole.files == ["arr_0", "arr_1", "header"]
+        assert all(np.array_equal(streamed[name], whole[name]) for name in whole.files)
+
+
+@pytest.mark.parametrize("count", [11, 13])
+def test_images_and_labels_must_be_as_many(tmp_path, count):
+    path = tmp_path / "samples.npz"
+    with pytest.raises(ValueError, match="12 images came for"):
+        write_samples(path, [some_samples().images], torch.arange(count), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_come_back_as_they_were(tmp_path):
+    folder, images = BatchFolder(tmp_path / "batches"), some_samples().images
+    folder.save(3, images)
+    assert 3 in folder
+    assert 2 not in folder
+    assert torch.equal(folder.load(3), images)
+    with pytest.raises(UserError, match=r"batch-00002\.npy: gone or damaged"):
+        folder.load(2)
+
+
+def test_a_grid_shows_each_image_at_its_place(tmp_path):
+    images = some_samples().images.view(3, 4, 3, 4, 5)
+    save_grid(tmp_path / "grid.png", images)
+    picture = torch.from_numpy((imread(tmp_path / "grid.png") * 255).round().astype(np.uint8))
+    assert picture.shape[:2] == (3 * 4, 4 * 5)
+    assert torch.equal(picture[4:8, 15:20, :3], images[1, 3].permute(1, 2, 0))
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,7 +17,9 @@ import torch
 from toy import smoke_plan
 
 from selftrans.files import load_tensors
-from selftrans.plan import Pattern
+from selftrans.loading import load_project
+from selftrans.plan import Pattern, Plan
+from selftrans.reporting.figures.registry import load_figures
 from selftrans.samples import Samples
 from selftrans.signatures import method_names
 from workflow import REPOSITORY, SMOKE, environment, snakemake, snakemake_command
@@ -25,6 +27,7 @@ from workflow import REPOSITORY, SMOKE, environment, snakemake, snakemake_comman
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 TABLE = "results/methods.csv"
+TARGETS = (TABLE, "results/samplers.csv", "results/sweep.csv", "results/claims.csv", "results/INDEX.csv")
 OTHER_METHODS = ("disperse", "layersync", "sra", "vae-repa", "irepa", "haste")  # trained, not sampled
 
 
@@ -34,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     plan = smoke_plan()
     others = [str(plan.weights(plan.run(name, 0), 10)) for name in OTHER_METHODS]
-    made = snakemake("--", TABLE, "results/INDEX.csv", *others, folder=folder)
+    made = snakemake("--", *TARGETS, *others, folder=folder)
     assert made.returncode == 0, made.stderr
     return folder
 
@@ -46,7 +49,25 @@ def test_one_of_each_kind_is_made(finished: Path) -> None:
     assert {row["samples"] for row in rows} == {"20"}
     assert float(rows[0]["paper_fid"]) == 38.60
     assert (finished / "results/methods.md").read_text().count("|\n") > 4
-    assert len((finished / "results/INDEX.csv").read_text().splitlines()) == 1 + 4 + len(OTHER_METHODS)
+    assert len((finished / "results/INDEX.csv").read_text().splitlines()) == 1 + 5 + len(OTHER_METHODS)
+
+
+def test_another_backbone_goes_through_two_samplers_and_a_sweep_of_guidance(finished: Path) -> None:
+    (line,) = csv.DictReader((finished / "results/samplers.csv").open())
+    assert line["second_sampler"] == "euler_maruyama_sde, 3 steps"
+    assert float(line["second_frechet"]) != float(line["frechet"])
+    lines = list(csv.DictReader((finished / "results/sweep.csv").open()))
+    assert [(line["cfg_scale"], line["cfg_until"], line["samples"]) for line in lines] == [
+        ("1.9", "0.65", "12"),
+        ("4.0", "0.65", "12"),
+    ]
+
+
+def test_one_seed_decides_no_claim(finished: Path) -> None:
+    lines = list(csv.DictReader((finished / "results/claims.csv").open()))
+    assert [line["claim"] for line in lines] == ["guidance-helps", "gain-over-alignment"]
+    assert {line["verdict"] for line in lines} == {"undecided"}
+    assert float(lines[0]["paper_difference"]) == pytest.approx(38.60 - 22.91)
 
 
 def test_every_method_is_trained(finished: Path) -> None:
@@ -61,7 +82,12 @@ def test_every_stage_leaves_log_and_benchmark(finished: Path) -> None:
     rules = {"pack_images", "train_tokenizer", "extract_latents", "train_extractor", "make_reference"}
     rules |= {"train_encoder", "train", "freeze_teacher", "sample", "evaluate", "table"}
     for kind in ("logs", "benchmarks"):
-        assert {path.name for path in (root / kind).iterdir()} - {"index.log", "index.tsv"} == rules
+        assert {path.name for path in (root / kind).iterdir()} - {
+            "index.log",
+            "index.tsv",
+            "claims.log",
+            "claims.tsv",
+        } == rules
 
 
 def test_metrics_say_where_they_come_from(finished: Path) -> None:
@@ -82,6 +108,23 @@ def test_nothing_half_written_and_no_online_weights_remain(finished: Path) -> No
 def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     again = snakemake("-n", "--", TABLE, folder=finished)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_every_kind_of_figure_is_drawn(finished: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "figures"
+    shutil.copytree(finished, folder)
+    made = snakemake("--", "figures", folder=folder)
+    assert made.returncode == 0, made.stderr
+    for name, figure in load_figures(SMOKE).items():
+        for ending in ("pdf", "png", figure.data):
+            assert (folder / f"results/figures/{name}.{ending}").stat().st_size
+    config = tmp_path / "config"
+    shutil.copytree(SMOKE, config)
+    entries = config / "figures.yaml"
+    entries.write_text(entries.read_text().replace("title: Lower is faster", "title: Faster is lower"))
+    planned = snakemake("-n", "--quiet", "rules", "--", "figures", folder=folder, config=config)
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE))
+    assert jobs == {"figure": "1", "figures": "1", "total": "2"}
 
 
 def test_an_edited_preset_samples_again_and_retrains_nothing(finished: Path, tmp_path: Path) -> None:
@@ -107,14 +150,23 @@ def test_a_new_milestone_between_two_others_retrains_nothing(finished: Path, tmp
 
 @pytest.mark.parametrize("scale", ["demo", str(SMOKE / "scales/smoke.yaml")], ids=["demo", "smoke"])
 def test_the_whole_paper_is_planned(scale: str, tmp_path: Path) -> None:
-    command = snakemake_command("-n", "--quiet", "rules", folder=tmp_path, config=REPOSITORY / "config")
+    targets = ("--", "all", "results/claims.csv")
+    command = snakemake_command("-n", "--quiet", "rules", *targets, folder=tmp_path, config=REPOSITORY / "config")
     command.insert(command.index("--config") + 1, f"scale={scale}")
     planned = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert planned.returncode == 0, planned.stderr
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE))
-    assert jobs["sample"] == jobs["evaluate"] == "20"  # 18 rows of Table 5, and two of Table 4 that it lacks
-    assert jobs["table"] == "2"
-    assert jobs["train_tokenizer"] == jobs["train_extractor"] == jobs["train_encoder"] == "1"
+    plan = Plan(load_project(REPOSITORY / "config", scale=scale))
+    metrics = {path for table in plan.project.tables.values() for path in plan.metrics_of(table)}
+    metrics |= set(plan.metrics_of_claims())
+    assert int(jobs["sample"]) == int(jobs["evaluate"]) == len(metrics)
+    assert int(jobs["table"]) == len(plan.project.tables)
+    for kind in ("tokenizer", "extractor", "encoder"):
+        assert int(jobs[f"train_{kind}"]) == len({getattr(keys, kind) for keys in plan.keys.values()})
+    figures = subprocess.run([*command[:-2], "figures"], capture_output=True, text=True, env=environment(), check=False)
+    assert figures.returncode == 0, figures.stderr
+    drawn = dict(re.findall(r"^(figure|figure_\w+) +(\d+)$", figures.stdout, re.MULTILINE))
+    assert sum(map(int, drawn.values())) == len(load_figures(REPOSITORY / "config"))
 
 
 def test_the_rule_graph_reads_like_the_pipeline(tmp_path: Path) -> None:

@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     import torch
 
 
-def plan_of(arguments: argparse.Namespace, seeds: int | None = None) -> Plan:
-    """The plan that --config and --scale name."""
-    return Plan(load_project(Path(arguments.config), arguments.scale, seeds))
+def plan_of(arguments: argparse.Namespace) -> Plan:
+    """The plan that --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them."""
+    asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only")}
+    return Plan(load_project(Path(arguments.config), **asked))
+
+
+def add_extent(parser: argparse.ArgumentParser) -> None:
+    """How many seeds, and which rows."""
+    parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1 (default: config.yaml's)")
+    parser.add_argument("--claim-seeds", type=int, help="seeds that claims are judged by (default: config.yaml's)")
+    parser.add_argument("--only", help="models or patterns of runs' names, such as sit-b2,ldit-*: rows to keep")
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

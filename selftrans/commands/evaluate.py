@@ -1,44 +1,137 @@
-"""The numbers are those of the scale's extractor, whose name stands beside them."""
+"""Of a run at a milestone, the numbers are those of the scale's extractor, whose name stands beside them; of files
+that anybody made, with --samples and --reference, they are FID and its kin.
+"""
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from selftrans.commands.common import add_milestone, milestone_of, need, plan_of
+from selftrans.commands.common import device, milestone_of, need, plan_of
 from selftrans.errors import UserError
 from selftrans.plan import Pattern
+
+if TYPE_CHECKING:
+    from selftrans.evaluation.extractors import Extractor
+    from selftrans.evaluation.images import ImageSet
+    from selftrans.evaluation.result import Result
+    from selftrans.evaluation.statistics import Statistics
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    add_milestone(parser)
-    parser.add_argument("--preset", default="headline", help="sampling preset of the scale (default: headline)")
+    run = parser.add_argument_group("a run of the configuration")
+    run.add_argument("reference", metavar="RUN@EPOCH", nargs="?", help="a row of runs.yaml at a milestone: sit-b2@80")
+    run.add_argument("--seed", type=int, default=0, help="training seed (default: 0)")
+    run.add_argument("--expect", metavar="ID", help="stop unless the row still resolves to this run")
+    run.add_argument("--preset", default="headline", help="sampling preset of the scale (default: headline)")
+    files = parser.add_argument_group(
+        "files", "PATH is an npz with arr_0 (N, H, W, 3) uint8, a folder of PNG or JPEG, packed images, or statistics"
+    )
+    files.add_argument("--samples", type=Path, metavar="PATH", help="what is measured")
+    files.add_argument("--reference", dest="against", type=Path, metavar="PATH", help="what it is compared with")
+    files.add_argument(
+        "--extractor", default="inception", help="inception, or an extractor's file (default: inception)"
+    )
+    files.add_argument("--weights", type=Path, metavar="FILE", help="Inception's weights (default: torch.hub's file)")
+    files.add_argument("--kid", action="store_true", help="the Kernel Inception Distance too")
+    files.add_argument("--output", type=Path, metavar="JSON", help="file for the result")
+    files.add_argument(
+        "--save-statistics", type=Path, metavar="NPZ", help="file for the samples' statistics, to be a reference"
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure the samples of a run at a milestone."""
+    """Measure the samples of a run at a milestone, or those in files."""
+    if (arguments.reference is None) == (arguments.samples is None):
+        raise UserError("evaluate what? Name either RUN@EPOCH, or --samples PATH and --reference PATH")
+    if arguments.samples is None:
+        evaluate_run(arguments)
+    else:
+        evaluate_files(arguments)
+
+
+def evaluate_run(arguments: argparse.Namespace) -> None:
+    """The metrics of a run's samples, against the training images of its family."""
     from selftrans.evaluation.extractors import Extractor
-    from selftrans.evaluation.reference import Reference
-    from selftrans.evaluation.result import evaluate_features
-    from selftrans.files import file_sha256, write_json
-    from selftrans.provenance import provenance
-    from selftrans.samples import Samples
+    from selftrans.evaluation.statistics import statistics_of
+    from selftrans.files import write_json
 
     plan = plan_of(arguments)
     run, step = milestone_of(arguments, plan)
     wildcards = {"run": run.id, "step": step, "preset": arguments.preset}
-    samples_path = need(plan.path(Pattern.samples, **wildcards))
-    samples = Samples.load(samples_path)
+    path = need(plan.path(Pattern.samples, **wildcards))
     extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=run.keys.extractor)))
-    reference = Reference.load(need(plan.path(Pattern.reference, extractor=run.keys.extractor)))
-    try:
-        result = evaluate_features(
-            extractor.extract(samples.images),
-            reference,
-            extractor=extractor.name,
-            extractor_sha256=extractor.sha256,
-            labels=samples.labels,
-        )
-    except ValueError as error:  # too few samples, features that are not finite, ...
-        raise UserError(f"{samples_path}: {error}") from error
-    about = {"samples_sha256": file_sha256(samples_path), **samples.header, "evaluated": provenance()}
+    against = need(plan.path(Pattern.reference, extractor=run.keys.extractor))
+    reference, samples = (statistics_of(found, extractor, open_images) for found in (against, path))
+    result = measure(samples, reference, str(path))
+    about = {**provenance_of(path), **open_images(path).header}
     write_json(plan.path(Pattern.metrics, **wildcards), {**result.to_dict(), "about": about})
     print(f"{run.label} step {step}: Fréchet distance {result.frechet:.2f} ({extractor.name})")
+
+
+def evaluate_files(arguments: argparse.Namespace) -> None:
+    """The metrics of samples against a reference, or only the samples' statistics, saved."""
+    from selftrans.evaluation.kid import SUBSETS
+    from selftrans.evaluation.statistics import statistics_of
+    from selftrans.files import write_json
+
+    if arguments.against is None and (arguments.save_statistics is None or arguments.output or arguments.kid):
+        raise UserError("--reference: missing; without one, nothing but --save-statistics NPZ can be done")
+    extractor = extractor_of(arguments)
+    if arguments.against is not None:  # before the samples, which may take hours
+        reference = statistics_of(arguments.against, extractor, open_images)
+    samples = statistics_of(arguments.samples, extractor, open_images)
+    if arguments.save_statistics is not None:
+        samples.save(arguments.save_statistics)
+        print(f"{arguments.save_statistics}: statistics of {arguments.samples}, {samples.count} images")
+    if arguments.against is None:
+        return
+    what = f"{arguments.samples} against {arguments.against}"
+    result = measure(samples, reference, what, kid_subsets=SUBSETS if arguments.kid else 0)
+    if arguments.output is not None:
+        about = {"reference": str(arguments.against), **provenance_of(arguments.samples)}
+        write_json(arguments.output, {**result.to_dict(), "about": about})
+    print(f"{what}, {result.summary()}")
+
+
+def extractor_of(arguments: argparse.Namespace) -> "Extractor":
+    """What --extractor and --weights name, on the GPU if there is one."""
+    from selftrans.evaluation.extractors import Extractor
+    from selftrans.evaluation.inception import load_inception
+
+    named = arguments.extractor != "inception"
+    if named and arguments.weights is not None:
+        raise UserError("--weights: they are Inception's, so they go with --extractor inception only")
+    extractor = Extractor.load(Path(arguments.extractor)) if named else load_inception(arguments.weights)
+    extractor.network.to(device())
+    return extractor
+
+
+def open_images(path: Path) -> "ImageSet":
+    """The images in an npz, in a folder of pictures, or packed."""
+    from selftrans.data.packed import Packed
+    from selftrans.evaluation.images import ImageSet, open_images
+
+    if not (path / "manifest.json").exists():
+        return open_images(path)
+    packed = Packed(path, "images")
+    return ImageSet(len(packed), lambda size: (rows for rows, _ in packed.batches(size)), packed.labels)
+
+
+def measure(samples: "Statistics", reference: "Statistics", what: str, kid_subsets: int = 0) -> "Result":
+    """`evaluate`, where the metrics' own refusals (too few samples, ...) become a user's mistake about ``what``."""
+    from selftrans.evaluation.result import evaluate
+
+    try:
+        return evaluate(samples, reference, kid_subsets=kid_subsets)
+    except ValueError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def provenance_of(samples: Path) -> dict[str, Any]:
+    """What was measured, by what."""
+    from selftrans.files import file_sha256
+    from selftrans.provenance import provenance
+
+    about = {"samples": str(samples), "evaluated": provenance()}
+    return about | ({} if samples.is_dir() else {"samples_sha256": file_sha256(samples)})

@@ -5,19 +5,19 @@ import csv
 import json
 from pathlib import Path
 
-from selftrans.commands.common import plan_of
+from selftrans.commands.common import add_extent, plan_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1 (default: config.yaml's)")
+    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/INDEX.csv."""
     from selftrans.files import atomic_path
 
-    plan = plan_of(arguments, arguments.seeds)
+    plan = plan_of(arguments)
     with atomic_path(Path("results/INDEX.csv")) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seed", "scale", "folder", "recipe"])

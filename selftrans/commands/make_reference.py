@@ -14,12 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Extract a family's reference."""
     from selftrans.evaluation.extractors import Extractor
-    from selftrans.evaluation.reference import Reference
+    from selftrans.evaluation.statistics import Statistics
 
     plan = plan_of(arguments)
     _, keys = family_of(arguments, plan)
     extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=keys.extractor)))
     images, _ = read_split(plan, keys, "train")
     path = plan.path(Pattern.reference, extractor=keys.extractor)
-    Reference.from_features(extractor.extract(images), extractor.name, extractor.sha256).save(path)
+    Statistics.gather(extractor.extract(images), extractor.name, extractor.sha256).save(path)
     print(f"{path}: {len(images)} images")

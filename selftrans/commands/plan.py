@@ -1,33 +1,44 @@
 """Nothing is started; `snakemake -n <target>` lists the jobs themselves and why each would run."""
 
 import argparse
+import os
+from typing import TYPE_CHECKING
 
-from selftrans.commands.common import plan_of
+from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
-from selftrans.plan import Plan, Run
+from selftrans.plan import Evaluation, Plan, Run
+
+if TYPE_CHECKING:
+    from selftrans.reporting.remaining import Remaining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument("table", nargs="?", help="a table of tables.yaml (default: all of them)")
-    parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1 (default: config.yaml's)")
+    parser.add_argument("target", nargs="?", help="a table of tables.yaml, or claims (default: all of them)")
+    parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
+    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print each run that the tables need, how far it is trained, and who needs it."""
-    plan = plan_of(arguments, arguments.seeds)
-    tables = plan.project.tables
-    if arguments.table is not None and arguments.table not in tables:
-        raise UserError(f"no table is called {arguments.table!r}; allowed: {', '.join(tables)}")
-    needs = needed(plan, [arguments.table] if arguments.table else list(tables))
-    width = max((len(run.id) for run in needs), default=0)
-    for run, (step, reasons) in needs.items():
-        done = max((found for found in run.milestones if plan.weights(run, found).exists()), default=0)
-        print(f"{run.id:{width}}  {min(done, step):>7} of {step:>7} steps  for {', '.join(reasons)}")
-    print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
+    """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
+    from selftrans.reporting.remaining import Remaining
+
+    if arguments.cores < 1:
+        raise UserError(f"--cores: found {arguments.cores}; allowed: 1 or more")
+    plan = plan_of(arguments)
+    targets = plan.targets
+    if arguments.target is not None:
+        if arguments.target not in targets:
+            raise UserError(f"no table is called {arguments.target!r}; allowed: {', '.join(targets)}")
+        targets = {arguments.target: targets[arguments.target]}
+    if not arguments.brief:
+        _print_runs(plan, _needed(plan, targets))
+    remaining = Remaining(plan, [evaluation for evaluations in targets.values() for evaluation in evaluations])
+    print(_sentence(plan, remaining, arguments.cores))
 
 
-def needed(plan: Plan, tables: list[str]) -> dict[Run, tuple[int, list[str]]]:
+def _needed(plan: Plan, targets: dict[str, list[Evaluation]]) -> dict[Run, tuple[int, list[str]]]:
     """{run: (step to train to, who needs it)}, teachers before their students."""
     needs: dict[Run, tuple[int, list[str]]] = {}
 
@@ -37,8 +48,28 @@ def needed(plan: Plan, tables: list[str]) -> dict[Run, tuple[int, list[str]]]:
         before, reasons = needs.get(run, (0, []))
         needs[run] = (max(step, before), list(dict.fromkeys([*reasons, reason])))
 
-    for table in tables:
-        for row in plan.project.tables[table].rows:
-            for seed in plan.seeds:
-                need(*plan.milestone(row.run, seed), table)
+    for name, evaluations in targets.items():
+        for reference, seed, _ in evaluations:
+            need(*plan.milestone(reference, seed), name)
     return needs
+
+
+def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
+    """A line for each run, and their sum."""
+    width = max((len(run.id) for run in needs), default=0)
+    for run, (step, reasons) in needs.items():
+        done = max((found for found in run.milestones if plan.weights(run, found).exists()), default=0)
+        print(f"{run.id:{width}}  {min(done, step):>7} of {step:>7} steps  for {', '.join(reasons)}")
+    print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
+
+
+def _sentence(plan: Plan, remaining: "Remaining", cores: int) -> str:
+    """What is not there yet, and about how long it takes, if the scale knows its pace."""
+    if not remaining.jobs:
+        return "all of it is there"
+    text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
+    if plan.scale.pace is None:
+        return text
+    minutes = max(1, round(remaining.seconds(plan.scale.pace, cores) / 60))
+    about = f"about {minutes} minute{'s' * (minutes > 1)} on {cores} core{'s' * (cores > 1)}"
+    return f"{text}; {about} at the pace of {plan.project.scale_file}"

@@ -1,48 +1,176 @@
-"""Image i is the same whatever the batch size, and all rows share labels and noise."""
+"""Image i is the same whatever the batch size, and all rows share labels and noise. A preset's samples may be shared
+among processes or machines (--shard); killed, the same command goes on. With --grid, a few images to look at.
+"""
 
 import argparse
+import os
+import re
+import shutil
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
+from selftrans.commands.common import device, milestone_of, need, plan_of
+from selftrans.config import Preset
 from selftrans.errors import UserError
-from selftrans.plan import Pattern
+from selftrans.plan import RECIPE_VERSION, Pattern, Run, fingerprint
+from selftrans.records import check
+
+if TYPE_CHECKING:
+    from selftrans.sampling import ImageModel
+
+# The options of one use only, with their defaults.
+MEASURE = {"preset": "headline", "shard": "1/1"}
+LOOK = {"weights": None, "classes": None, "each": 4, "cfg_scale": 1.0, "steps": 50, "tokenizer": None, "stats": None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    add_milestone(parser)
-    parser.add_argument("--preset", default="headline", help="sampling preset of the scale (default: headline)")
+    parser.add_argument(
+        "reference", metavar="RUN@EPOCH", nargs="?", help="a row of runs.yaml at a milestone: sit-b2@80"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="training seed; with --weights, of the noise (default: 0)")
+    parser.add_argument("--expect", metavar="ID", help="stop unless the row still resolves to this run")
+    parser.add_argument("--grid", type=Path, metavar="PNG", help="picture to write, of a few images to look at")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        default="SELFTRANS_COMPILE" in os.environ,
+        help="compile the backbone before it is used, for a GPU (default: if $SELFTRANS_COMPILE is set)",
+    )
+    measure = parser.add_argument_group("without --grid", argument_default=argparse.SUPPRESS)
+    measure.add_argument("--preset", help="sampling preset of the scale (default: headline)")
+    measure.add_argument("--shard", metavar="K/N", help="make part K of N only (default: all that is missing)")
+    look = parser.add_argument_group("with --grid", argument_default=argparse.SUPPRESS)
+    look.add_argument("--weights", type=Path, metavar="FILE", help="weights, in the place of RUN@EPOCH")
+    look.add_argument("--classes", metavar="A,B,...", help="a row of images each (default: the first 8)")
+    look.add_argument("--each", type=int, metavar="N", help="images of a class (default: 4)")
+    look.add_argument("--cfg-scale", type=float, metavar="S", help="classifier-free guidance (default: 1, none)")
+    look.add_argument("--steps", type=int, metavar="N", help="steps of Euler's method (default: 50)")
+    look.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="VAE (default: that of the weights' results folder)"
+    )
+    look.add_argument("--stats", type=Path, metavar="FILE", help="statistics of its latents (default: likewise)")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Sample a run at a milestone."""
-    from selftrans.checkpoint import load_backbone
-    from selftrans.progress import progress_bar
-    from selftrans.provenance import provenance
-    from selftrans.samples import Samples
-    from selftrans.sampling import sample_images
-    from selftrans.tokenizer import LatentStats, Tokenizer
+    """Sample a run at a milestone, or look at weights."""
+    own, other, use = (LOOK, MEASURE, "without") if arguments.grid else (MEASURE, LOOK, "with")
+    for name in other:
+        if name in arguments:
+            raise UserError(f"--{name.replace('_', '-')}: only {use} --grid, see selftrans sample --help")
+    options = argparse.Namespace(**(own | vars(arguments)))
+    if options.grid:
+        look(options)
+    else:
+        sample(options)
 
-    plan = plan_of(arguments)
-    run, step = milestone_of(arguments, plan)
-    presets, keys, where = run.family.presets, run.keys, device()
-    if arguments.preset not in presets:
-        raise UserError(f"--preset: found {arguments.preset!r}; allowed: {', '.join(presets)}")
-    preset = presets[arguments.preset]
-    backbone, header = load_backbone(need(plan.weights(run, step)))
-    tokenizer = Tokenizer.load(need(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer))).to(where)
-    stats = LatentStats.load(need(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer)))
-    with progress_bar(preset.samples, f"{run.label} samples", "image") as bar:
-        images, labels = sample_images(backbone.eval().to(where), tokenizer, stats, preset, run.seed, where, bar.update)
-    about = {
+
+def sample(options: argparse.Namespace) -> None:
+    """All samples of a preset, or a shard of them; each batch is a file of its own until all are there."""
+    from selftrans.files import exclusive, write_json
+    from selftrans.provenance import provenance
+    from selftrans.samples import BatchFolder, write_samples
+    from selftrans.sampling import batches_of, sample_batches, sample_labels
+
+    if options.reference is None:
+        raise UserError("RUN@EPOCH: missing, such as sit-b2@80 (or, with --grid, --weights FILE)")
+    plan = plan_of(options)
+    run, step = milestone_of(options, plan)
+    preset = preset_of(options, run)
+    shard, shards = shard_of(options)
+    decoder = (plan.path(file, tokenizer=run.keys.tokenizer) for file in (Pattern.tokenizer, Pattern.latent_stats))
+    model = load_model(options, need(plan.weights(run, step)), *map(need, decoder))
+    labels = sample_labels(preset, model.backbone.num_classes, run.seed)
+    where = {"run": run.id, "step": step, "preset": options.preset}
+    made_of = {
         "run": run.id,
         "step": step,
         "seed": run.seed,
-        "weights_sha256": header["sha256"],
-        "preset": preset.model_dump(mode="json"),
-        "latent_stats": asdict(stats),
-        "provenance": provenance(),
+        "weights_sha256": model.header["sha256"],
+        "tokenizer_sha256": model.tokenizer.sha256,
+        "latent_stats": asdict(model.stats),
     }
-    path = plan.path(Pattern.samples, run=run.id, step=step, preset=arguments.preset)
-    Samples(images, labels, about).save(path)
-    print(f"{path}: {len(images)} images")
+    # The folder is named for all that its batches depend on: none of an edited preset is taken for one of its own.
+    key = fingerprint([RECIPE_VERSION, made_of, preset.recipe])
+    folder = BatchFolder(plan.path(Pattern.batches, **where, key=key))
+    batches = batches_of(preset, shard, shards)
+    with exclusive(folder.folder / f"{shard}-of-{shards}", f"{run.label} samples"):
+        sample_batches(model, labels, preset, run.seed, batches, folder, f"{run.label} samples")
+        header = {**made_of, "preset": preset.model_dump(mode="json", exclude={"shards"}), "provenance": provenance()}
+        if shards > 1:
+            path = plan.path(Pattern.shard, **where, shard=shard, shards=shards)
+            write_json(path, {**header, "batches": len(batches)})
+            print(f"{path}: {len(batches)} batches")
+        else:
+            path = plan.path(Pattern.samples, **where)
+            write_samples(path, map(folder.load, batches), labels, header)
+            shutil.rmtree(folder.folder, ignore_errors=True)  # on NFS, the lock's folder stays
+            print(f"{path}: {len(labels)} images")
+
+
+def preset_of(options: argparse.Namespace, run: Run) -> Preset:
+    """The preset that --preset names. Raises UserError if the run's family has no such preset."""
+    presets = run.family.presets
+    if options.preset not in presets:
+        raise UserError(f"--preset: found {options.preset!r}; allowed: {', '.join(presets)}")
+    return presets[options.preset]
+
+
+def shard_of(options: argparse.Namespace) -> tuple[int, int]:
+    """(K, N) of --shard K/N, counted from 1. Raises UserError if it is nothing of the kind."""
+    match = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", options.shard)
+    if not match or int(match[1]) > int(match[2]):
+        raise UserError(f"--shard: found {options.shard!r}; allowed: part K of N, counted from 1, such as 3/8")
+    return int(match[1]), int(match[2])
+
+
+def look(options: argparse.Namespace) -> None:
+    """A picture with a row of images for each class."""
+    import torch
+
+    from selftrans.progress import progress_bar
+    from selftrans.samples import save_grid
+    from selftrans.sampling import sample_images
+
+    if (options.reference is None) == (options.weights is None):
+        raise UserError("--grid: of what? Name either RUN@EPOCH or --weights FILE")
+    if options.each < 1:
+        raise UserError(f"--each: found {options.each}; allowed: 1 or more")
+    weights = options.weights
+    if weights is None:
+        plan = plan_of(options)
+        weights = need(plan.weights(*milestone_of(options, plan)))
+    asked = {"steps": options.steps, "cfg_scale": options.cfg_scale, "samples": options.each}
+    preset = check("command line", Preset, {"sampler": "euler_ode", **asked})
+    model = load_model(options, weights, options.tokenizer, options.stats)
+    classes = classes_of(options, model.backbone.num_classes)
+    indices = torch.arange(options.each)
+    rows = []
+    with progress_bar(len(classes) * options.each, "images", "image") as bar:
+        for label in classes:
+            rows.append(sample_images(model, torch.full_like(indices, label), indices, preset, options.seed))
+            bar.update(options.each)
+    save_grid(options.grid, torch.stack(rows))
+    print(f"{options.grid}: {options.each} images of each of the classes {', '.join(map(str, classes))}")
+
+
+def classes_of(options: argparse.Namespace, known: int) -> list[int]:
+    """The labels that --classes lists. Raises UserError for those that a model of ``known`` classes has not."""
+    if options.classes is None:
+        return list(range(min(known, 8)))
+    names = options.classes.split(",")
+    for name in names:
+        if not name.strip().isdecimal() or int(name) >= known:
+            raise UserError(f"--classes: found {name!r}; allowed: 0 to {known - 1}, separated by commas")
+    return [int(name) for name in names]
+
+
+def load_model(options: argparse.Namespace, weights: Path, *decoder: Path | None) -> "ImageModel":
+    """The weights with their VAE and its statistics, compiled if asked for."""
+    from selftrans.sampling import ImageModel
+
+    model = ImageModel.load(weights, device(), *decoder)
+    if options.compile:
+        model.backbone.compile()
+    return model

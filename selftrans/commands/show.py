@@ -20,7 +20,13 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
     frame = pd.read_csv(arguments.csv).convert_dtypes()
-    print(to_text(frame))
+    if "verdict" in frame:
+        from selftrans.reporting.claims_markdown import claims_to_text, summary
+
+        print(claims_to_text(frame))
+        print(summary(frame))
+    else:
+        print(to_text(frame))
     if {"seeds", "scale", "extractor"} <= set(frame):
         seeds, scale, extractor = frame.iloc[0][["seeds", "scale", "extractor"]]
         many = "s" if seeds > 1 else ""

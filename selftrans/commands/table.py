@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from selftrans.commands.common import plan_of
+from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
     parser.add_argument("name", help="a table of tables.yaml, such as table5")
-    parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1 (default: config.yaml's)")
+    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -19,7 +19,7 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.tables import build_table
 
-    plan = plan_of(arguments, arguments.seeds)
+    plan = plan_of(arguments)
     if arguments.name not in plan.project.tables:
         raise UserError(f"no table is called {arguments.name!r}; allowed: {', '.join(plan.project.tables)}")
     table = plan.project.tables[arguments.name]

@@ -4,6 +4,8 @@ import argparse
 from dataclasses import asdict
 
 from selftrans.commands.common import add_family, check_accuracy, family_of, plan_of, read_split
+from selftrans.config import ClassifierRecipe
+from selftrans.errors import UserError
 from selftrans.plan import Pattern
 
 
@@ -21,6 +23,9 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     family, keys = family_of(arguments, plan)
     recipe = family.encoder
+    if not isinstance(recipe, ClassifierRecipe):
+        key = f"{plan.project.scale_file}: families.{arguments.family}.encoder"
+        raise UserError(f"{key}: {recipe.published} is published, not trained; use import-encoder")
     architecture = {"classes": family.data.classes, "size": family.data.size}
     vit, report = train_classifier(
         lambda: build_vit(**architecture),

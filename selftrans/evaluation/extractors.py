@@ -5,7 +5,9 @@ scale, so its name and the hash of its weights stand beside every number.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +15,19 @@ from torch import Tensor, nn
 from selftrans.evaluation.features import Features
 from selftrans.files import load_tensors, save_tensors, tensors_sha256
 from selftrans.pixels import from_uint8
+from selftrans.progress import progress_bar
 
 SPATIAL_CHANNELS = 7  # of the spatial layer's channels, as many as sFID reads of Inception's
+
+
+class Images(Protocol):
+    """A set of images: a tensor (N, 3, H, W) uint8, or one on disk (`selftrans.evaluation.images`)."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def split(self, batch_size: int, /) -> "Iterator[Tensor] | tuple[Tensor, ...]":
+        """All of them in order, as tensors (n, 3, H, W) uint8."""
 
 
 class SmallClassifier(nn.Module):
@@ -32,7 +45,11 @@ class SmallClassifier(nn.Module):
         self.head = nn.Linear(64, classes)
         self.architecture = {"classes": classes, "size": size}
 
-    def features(self, x: Tensor) -> Features:
+    def features(self, images: Tensor) -> Features:
+        """The layers of images (N, 3, size, size) uint8."""
+        return self.layers(from_uint8(images).contiguous())
+
+    def layers(self, x: Tensor) -> Features:
         """Pool (N, 64); spatial (N, 7 size²/16), position by position as sFID has it; logits (N, classes)."""
         middle = self.conv2(self.conv1(x))  # (N, 32, size/4, size/4)
         pool = self.hidden(self.conv3(middle).flatten(1)).relu()  # (N, 64)
@@ -41,7 +58,7 @@ class SmallClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, classes)."""
-        return self.features(x).logits
+        return self.layers(x).logits
 
 
 def _convolution(channels_in: int, channels_out: int) -> nn.Sequential:
@@ -53,21 +70,33 @@ def _convolution(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 class Extractor:
-    """A frozen classifier under the name that stands beside its numbers."""
+    """A frozen network under the name that stands beside its numbers, with the SHA-256 of its weights.
 
-    def __init__(self, network: SmallClassifier, name: str) -> None:
+    The network's ``features(images)`` turns (n, 3, H, W) uint8 into `Features`, as `SmallClassifier` does.
+    """
+
+    def __init__(self, network: nn.Module, name: str, sha256: str | None = None, batch_size: int = 256) -> None:
         self.network = network.eval().requires_grad_(False)
         self.name = name
-        self.sha256 = tensors_sha256(network.state_dict())
+        self.sha256 = sha256 or tensors_sha256(network.state_dict())
+        self.batch_size = batch_size
 
     @torch.no_grad()
-    def extract(self, images: Tensor, batch_size: int = 256) -> Iterator[Features]:
-        """Images (N, 3, H, W) uint8 -> features, batch by batch. Raises ValueError for other images."""
-        for batch in images.split(batch_size):
-            yield self.network.features(from_uint8(batch))
+    def extract(self, images: Images, batch_size: int | None = None) -> Iterator[Features]:
+        """Features, batch by batch and in order, on the network's device, in float32 proper.
+
+        Raises ValueError for anything but (n, 3, H, W) uint8.
+        """
+        device = next(self.network.parameters()).device
+        with progress_bar(len(images), f"{self.name} features", "image") as bar:
+            for batch in images.split(batch_size or self.batch_size):
+                with _without_tf32():
+                    features = self.network.features(batch.to(device))
+                yield features
+                bar.update(len(batch))
 
     def save(self, path: Path) -> str:
-        """Write weights, architecture and name; returns the SHA-256 of the weights."""
+        """Write weights, architecture and name of a `SmallClassifier`; returns the SHA-256 of the weights."""
         header = {"name": self.name, "architecture": self.network.architecture}
         return save_tensors(path, self.network.state_dict(), header)
 
@@ -78,3 +107,15 @@ class Extractor:
         network = SmallClassifier(**header["architecture"])
         network.load_state_dict(weights)
         return cls(network, header["name"])
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Let a GPU keep all 24 bits of float32, which its convolutions round to 11 unless they are told."""
+    found = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(found)

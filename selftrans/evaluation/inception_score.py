@@ -8,14 +8,15 @@ from torch import Tensor
 from selftrans.evaluation.checks import require_rows
 
 
-def inception_score(logits: Tensor, split_size: int = 5000) -> float:
+def inception_score(logits: Tensor, split_size: int = 5000, labels: Tensor | None = None) -> float:
     """exp(H(mean p) - mean H(p)) with p = softmax(logits), averaged over splits; between 1 and K.
 
     ``logits`` is (N, K). Salimans et al. (2016), with the splits of the ADM suite (Dhariwal and Nichol,
     2021): consecutive rows in file order, a shorter last one counts like the others.
 
-    Warns if all samples in one split would score over 25% more: then the samples are sorted by class,
-    or the last split is too short, and the score says so rather than anything about the generator.
+    Warns if ``labels`` (N,), the classes that were asked for, are sorted, or if all samples in one split would
+    score over 25% more: then the samples are sorted by class, or the last split is too short, and the score
+    says so rather than anything about the generator.
     Raises ValueError if there is no row or one is not finite.
     """
     require_rows(logits, "logits")
@@ -23,13 +24,8 @@ def inception_score(logits: Tensor, split_size: int = 5000) -> float:
     score = sum(_score(marginal, entropy) for _, marginal, entropy in splits) / len(splits)
     marginal = sum(count * marginal for count, marginal, _ in splits) / len(logits)
     entropy = sum(count * entropy for count, _, entropy in splits) / len(logits)
-    whole = _score(marginal, entropy)
-    if whole > 1.25 * score:
-        warnings.warn(
-            f"the inception score is {score:.4g} over splits of {split_size}, {whole:.4g} over all "
-            f"{len(logits)} samples at once: they are sorted by class, or the last split is too short",
-            stacklevel=2,
-        )
+    if len(splits) > 1:
+        _warn_of_order(score, _score(marginal, entropy), len(logits), split_size, labels)
     return score
 
 
@@ -42,3 +38,17 @@ def _entropies(logits: Tensor) -> tuple[int, Tensor, Tensor]:
 
 def _score(marginal: Tensor, entropy: Tensor) -> float:
     return (torch.special.entr(marginal).sum() - entropy).exp().item()
+
+
+def _warn_of_order(score: float, whole: float, count: int, split_size: int, labels: Tensor | None) -> None:
+    if labels is not None and (labels.diff() >= 0).all() and labels[0] < labels[-1]:
+        reason = "the samples are sorted by class"
+    elif whole > 1.25 * score:
+        reason = "the samples seem to be sorted by class, or the last split is too short"
+    else:
+        return
+    warnings.warn(
+        f"the inception score is {score:.4g} over splits of {split_size}, {whole:.4g} over all {count} samples at "
+        f"once: {reason}",
+        stacklevel=3,
+    )

@@ -10,22 +10,24 @@ from torch import Tensor
 from selftrans.evaluation.checks import require_covariance, require_rows, require_same_width
 
 BLOCK = 4096  # rows that are float64 at one time: 64 MiB at D = 2048
+WAITING = 1024  # rows that are gathered first, since each addition touches all D² sums
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Number of rows, mean (D,) and covariance (D, D; ddof = 1) of a set of features, in float64.
 
-    Raises ValueError if there are fewer than two rows, or if mean and covariance cannot be those of
-    any set: not finite, not symmetric, a negative variance, or shapes that do not fit.
+    The number is None for moments of somebody who does not tell it. Raises ValueError if there are fewer than
+    two rows, or if mean and covariance cannot be those of any set: not finite, not symmetric, a negative
+    variance, or shapes that do not fit.
     """
 
-    count: int
+    count: int | None
     mean: Tensor
     covariance: Tensor
 
     def __post_init__(self) -> None:
-        if self.count < 2:
+        if self.count is not None and self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")
         require_covariance(self.mean, self.covariance)
 
@@ -60,25 +62,28 @@ class MomentAccumulator:
 
     def __init__(self) -> None:
         self.count = 0
+        self._shift: Tensor | None = None
+        self._waiting: list[Tensor] = []
 
     def update(self, features: Tensor) -> None:
         """Add a batch. Raises ValueError if it is empty, not finite, or of another width than the first."""
         require_rows(features, "features", first_row=self.count)
-        features = features.double()
-        if self.count == 0:
-            self._start(features.mean(dim=0))
+        if self._shift is None:
+            self._start(features.double().mean(dim=0))
         require_same_width(features, self._shift, "features of two batches")
-        shifted = features - self._shift
         self.count += len(features)
-        self._sum += shifted.sum(dim=0)
-        self._products.addmm_(shifted.T, shifted)
+        self._waiting.append(features)
+        if sum(map(len, self._waiting)) >= WAITING:
+            self._add_waiting()
 
     def merge(self, other: "MomentAccumulator") -> None:
         """Add all that ``other`` has seen, for example on another rank."""
         if other.count == 0:
             return
-        if self.count == 0:
+        if self._shift is None:
             self._start(other._shift)
+        self._add_waiting()
+        other._add_waiting()
         require_same_width(other._shift, self._shift, "features of two accumulators")
         gap = other._shift - self._shift
         cross = torch.outer(other._sum, gap)
@@ -90,9 +95,17 @@ class MomentAccumulator:
         """Moments of all rows so far. Raises ValueError if they are fewer than two."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")
+        self._add_waiting()
         offset = self._sum / self.count
         scatter = self._products - self.count * torch.outer(offset, offset)
         return Moments(self.count, self._shift + offset, scatter / (self.count - 1))
+
+    def _add_waiting(self) -> None:
+        if self._waiting:
+            shifted = torch.cat(self._waiting).double() - self._shift
+            self._waiting.clear()
+            self._sum += shifted.sum(dim=0)
+            self._products.addmm_(shifted.T, shifted)
 
     def _start(self, shift: Tensor) -> None:
         self._shift = shift

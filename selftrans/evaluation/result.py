@@ -1,33 +1,36 @@
 """One evaluation: all metrics of one set of samples, and everything a number needs to be compared."""
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from torch import Tensor
-
 from selftrans.errors import UserError
-from selftrans.evaluation.features import Features, FeatureSet
+from selftrans.evaluation.features import INCEPTION
 from selftrans.evaluation.frechet import frechet_distance
 from selftrans.evaluation.inception_score import inception_score
-from selftrans.evaluation.moments import Moments
+from selftrans.evaluation.kid import kid
 from selftrans.evaluation.precision_recall import precision_recall
-from selftrans.evaluation.reference import Reference
+from selftrans.evaluation.statistics import Statistics
 
 
 @dataclass(frozen=True)
 class Result:
-    """The metrics, and beside them what they depend on: only results that agree in it are comparable."""
+    """The metrics, and beside them what they depend on: only results that agree in it are comparable.
+
+    A metric is None where samples or reference lack what it is made of.
+    """
 
     frechet: float
-    spatial_frechet: float
-    inception_score: float
-    precision: float
-    recall: float
+    spatial_frechet: float | None
+    inception_score: float | None
+    precision: float | None
+    recall: float | None
+    kid: float | None
+    kid_std: float | None
     accuracy: float | None  # share of samples that the extractor takes for the label they were asked to be
-    samples: int
-    references: int  # rows behind precision and recall
+    samples: int | None
+    references: int | None  # rows behind precision and recall
+    reference_images: int | None  # images behind the reference's mean and covariance, where the file says it
     k: int
     split_size: int
     extractor: str
@@ -38,50 +41,82 @@ class Result:
         """Plain values, ready for JSON."""
         return asdict(self)
 
+    def summary(self) -> str:
+        """The result for people. FID, sFID and KID are so called only if they are Inception's."""
+        inception = self.extractor == INCEPTION
+        frechet, kernel = ("FID", "KID") if inception else ("Fréchet distance", "kernel distance")
+        moments = f"{_number(self.samples)} samples, {_number(self.reference_images)} reference images"
+        neighbours = f"k = {self.k}, {_number(self.samples)} samples, {_number(self.references)} references"
+        lines = [
+            (frechet, self.frechet, ".4f", moments),
+            ("sFID" if inception else f"spatial {frechet}", self.spatial_frechet, ".4f", moments),
+            ("Inception Score", self.inception_score, ".4f", f"splits of {_number(self.split_size)}, in file order"),
+            ("precision", self.precision, ".4f", neighbours),
+            ("recall", self.recall, ".4f", neighbours),
+            (kernel, self.kid, ".6f", f"± {self.kid_std:.6f} over subsets" if self.kid is not None else ""),
+            ("accuracy", self.accuracy, ".4f", "of the extractor, on the labels that were asked for"),
+        ]
+        shown = [f"  {name:<25}{value:>12{form}}   {about}" for name, value, form, about in lines if value is not None]
+        return "\n".join([f"through {self.extractor} ({self.extractor_sha256[:8]})", *shown])
 
-def evaluate_features(
-    batches: Iterable[Features],
-    reference: Reference,
+
+def evaluate(
+    samples: Statistics,
+    reference: Statistics,
     *,
-    extractor: str,
-    extractor_sha256: str,
-    labels: Tensor | None = None,
     k: int = 3,
     split_size: int = 5000,
+    kid_subsets: int = 0,
 ) -> Result:
-    """Measure samples, batch by batch in file order, against ``reference``, on the CPU in float64.
+    """Measure ``samples``, in file order, against ``reference``, on the CPU in float64; KID if it has subsets.
 
-    ``labels`` (N,) are the classes that were asked for, given only where the extractor's logits are of
-    the same classes; without them there is no accuracy.
-
-    Raises UserError if the reference was made with another extractor, ValueError for what the metrics
-    cannot be taken of (too few samples, a row that is not finite, other dimensions than the reference's).
+    Raises UserError if the two were made with different extractors, ValueError for what the metrics cannot be
+    taken of (too few samples, other dimensions than the reference's, no features for KID).
     """
-    if (extractor, extractor_sha256) != (reference.extractor, reference.extractor_sha256):
-        raise UserError(
-            f"the samples' features are of extractor {extractor} ({extractor_sha256[:12]}), the reference's "
-            f"of {reference.extractor} ({reference.extractor_sha256[:12]}): make both with the same one"
-        )
-    samples = FeatureSet.gather(batches)
-    if labels is not None and labels.shape != (len(samples.logits),):
-        raise ValueError(f"{len(samples.logits)} samples, but labels of shape {tuple(labels.shape)}")
-    precision, recall = precision_recall(reference.pool_features, samples.pool, k)
+    _require_same_extractor(samples, reference)
+    both_spatial = samples.spatial is not None and reference.spatial is not None
+    features = None
+    if samples.features is not None and reference.features is not None:
+        features = reference.features, samples.features
+    elif kid_subsets:
+        raise ValueError("no KID without features of both samples and reference")
+    precision, recall = precision_recall(*features, k) if features else (None, None)
+    kid_mean, kid_std = kid(*features, kid_subsets) if kid_subsets else (None, None)
     return Result(
-        frechet=frechet_distance(Moments.from_features(samples.pool), reference.pool_moments),
-        spatial_frechet=frechet_distance(samples.spatial, reference.spatial_moments),
-        inception_score=inception_score(samples.logits, split_size),
+        frechet=frechet_distance(samples.pool, reference.pool),
+        spatial_frechet=frechet_distance(samples.spatial, reference.spatial) if both_spatial else None,
+        inception_score=None if samples.logits is None else inception_score(samples.logits, split_size, samples.labels),
         precision=precision,
         recall=recall,
-        accuracy=None if labels is None else _accuracy(samples.logits, labels),
-        samples=len(samples.pool),
-        references=len(reference.pool_features),
+        kid=kid_mean,
+        kid_std=kid_std,
+        accuracy=_accuracy(samples),
+        samples=samples.count,
+        references=None if reference.features is None else len(reference.features),
+        reference_images=reference.pool.count,
         k=k,
         split_size=split_size,
-        extractor=extractor,
-        extractor_sha256=extractor_sha256,
-        versions={name: version(name) for name in ("numpy", "torch", "torch-fidelity")},
+        extractor=samples.extractor,
+        extractor_sha256=samples.extractor_sha256,
+        versions={name: version(name) for name in ("numpy", "scipy", "torch", "torch-fidelity")},
     )
 
 
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return (logits.argmax(dim=1) == labels.cpu()).double().mean().item()
+def _require_same_extractor(samples: Statistics, reference: Statistics) -> None:
+    if (samples.extractor, samples.extractor_sha256) != (reference.extractor, reference.extractor_sha256):
+        raise UserError(
+            f"the samples' features are of extractor {samples.extractor} ({samples.extractor_sha256[:12]}), the "
+            f"reference's of {reference.extractor} ({reference.extractor_sha256[:12]}): make both with the same one"
+        )
+
+
+def _accuracy(samples: Statistics) -> float | None:
+    """None for Inception, whose 1008 classes are in an order of their own, and for labels of other classes."""
+    labels, logits = samples.labels, samples.logits
+    if labels is None or logits is None or samples.extractor == INCEPTION or labels.max() >= logits.shape[1]:
+        return None
+    return (logits.argmax(dim=1) == labels).double().mean().item()
+
+
+def _number(count: int | None) -> str:
+    return "an unknown number of" if count is None else f"{count:,}"

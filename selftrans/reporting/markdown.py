@@ -22,22 +22,33 @@ HEADERS = {
     "guided": "self-guided",
     "stop_steps": "guided steps",
     "weight": "λ",
+    "epochs": "epochs",
+    "steps": "steps",
+    "cfg_scale": "guidance scale",
+    "cfg_until": "until t =",
     "frechet": "Fréchet ↓",
     "frechet_difference": "difference",
+    "second_frechet": "Fréchet, second sampler ↓",
     "spatial_frechet": "spatial ↓",
     "inception_score": "IS ↑",
     "precision": "precision ↑",
     "recall": "recall ↑",
     "accuracy": "accuracy ↑",
-    "paper_fid": "paper: FID-10K ↓",
+    "paper_fid": "paper: FID-{paper_samples} ↓",
+    "paper_sfid": "paper: sFID ↓",
     "paper_is": "paper: IS ↑",
+    "paper_prec": "paper: precision ↑",
+    "paper_rec": "paper: recall ↑",
 }
 
 # What fits into a terminal.
 SHORT = (
     "row",
+    "epochs",
+    "steps",
     "frechet",
     "frechet_difference",
+    "second_frechet",
     "inception_score",
     "precision",
     "recall",
@@ -46,16 +57,22 @@ SHORT = (
     "paper_is",
 )
 
+IF_DIFFERENT = ("epochs", "steps", "cfg_scale", "cfg_until")  # not worth a column where all rows agree
+
 DIGITS = {
     "frechet": 1,
     "frechet_difference": 1,
+    "second_frechet": 1,
     "spatial_frechet": 1,
     "inception_score": 2,
     "precision": 2,
     "recall": 2,
     "accuracy": 2,
     "paper_fid": 2,
+    "paper_sfid": 2,
     "paper_is": 2,
+    "paper_prec": 2,
+    "paper_rec": 2,
 }
 
 
@@ -66,15 +83,19 @@ def to_markdown(plan: Plan, table: Table, frame: pd.DataFrame) -> str:
 
 
 def to_text(frame: pd.DataFrame, columns: Sequence[str] = SHORT) -> str:
-    """Those of ``columns`` that the table has and that hold something, with means ± standard deviations."""
+    """Those of ``columns`` that the table has and that say something, with means ± standard deviations."""
     shown = [name for name in columns if name in frame and not frame[name].isna().all()]
+    shown = [name for name in shown if name not in IF_DIFFERENT or frame[name].nunique() > 1]
     cells = [[_cell(line, name) for name in shown] for _, line in frame.iterrows()]
-    body = pd.DataFrame(cells, columns=[HEADERS[name] for name in shown])
+    headers = [HEADERS[name].format(**frame.iloc[0]) for name in shown]
+    body = pd.DataFrame(cells, columns=headers)
     return body.to_markdown(index=False, disable_numparse=True)
 
 
 def _cell(line: pd.Series, name: str) -> str:
     value = line[name]
+    if name == "row" and line["cited"]:
+        return f"{value} (cited)"
     if isinstance(value, bool):
         return "✓" if value else ""
     if value is None or pd.isna(value):
@@ -88,9 +109,10 @@ def _cell(line: pd.Series, name: str) -> str:
 
 
 def _introduction(plan: Plan, table: Table, frame: pd.DataFrame) -> list[str]:
-    line = frame.iloc[0]
+    trained = frame[~frame["cited"]]
+    line = trained.iloc[0]
     seeds = f"{line['seeds']} seeds, mean ± standard deviation" if line["seeds"] > 1 else "one seed"
-    steps = ", ".join(str(step) for step in sorted(set(frame["steps"])))
+    steps = ", ".join(str(step) for step in sorted(set(trained["steps"])))
     text = [
         f"Scale `{plan.scale.name}`: {plan.scale.description}. Models are trained for {steps} steps; "
         f"{line['samples']} samples per run, {seeds}. Rows of a seed share initialisation, data order, noise and "
@@ -99,9 +121,15 @@ def _introduction(plan: Plan, table: Table, frame: pd.DataFrame) -> list[str]:
         f"Fréchet, spatial (Fréchet) and IS are taken over the features of `{line['extractor']}`: they are not FIDs "
         "and cannot be compared with the paper's values, which stand beside them for their order only.",
     ]
-    if table.compare_with is not None:
-        name = next(row.label for row in table.rows if row.run == table.compare_with)
-        text[-1] += f" *difference* is Fréchet minus that of the row {name!r}, paired seed by seed."
+    if "frechet_difference" in frame:
+        others = set(trained["compare_with"].dropna())
+        one = f"`{others.pop()}`" if len(others) == 1 else "the run it is compared with (see the CSV)"
+        text[-1] += f" *difference* is Fréchet minus that of {one}, paired seed by seed."
+    if len(trained) < len(frame):
+        text[-1] += " Rows marked as cited are other systems, with the values that the paper gives for them."
+    if table.second_preset is not None:
+        samplers = " and ".join(sorted(set(trained["second_sampler"])))
+        text[-1] += f" The second sampler is {samplers}, at seed 0."
     return text
 
 
@@ -111,16 +139,17 @@ def _notes(plan: Plan, table: Table) -> list[str]:
     for path in plan.reports_of(table):
         values = ", ".join(f"{key} {_number(value)}" for key, value in read_json(path).items())
         notes.append(f"- `{path.stem}`: {values}")
-    runs = [plan.milestone(row.run, seed=0)[0] for row in table.rows]
+    runs = [plan.milestone(row.run, seed=0)[0] for row in table.trained]
     runs += [run.teacher.run for run in runs if run.teacher is not None]
     for name in sorted({run.row.family for run in runs}):
         family = plan.scale.families[name]
         if family.stretch.reason:
             teacher, stop = family.stretch.teacher, family.stretch.stop
-            notes.append(f"- Teachers × {teacher}, guided phase × {stop}: {family.stretch.reason}")
+            factors = f"teachers × {teacher:g}, guided phase × {stop:g}"
+            notes.append(f"- In `{name}`, {factors}: {family.stretch.reason}")
         for override in family.overrides:
             if any(run.row.family == name and fnmatchcase(run.name, override.rows) for run in runs):
-                notes.append(f"- Rows `{override.rows}`: {override.reason}")
+                notes.append(f"- Rows `{override.rows}` of `{name}`: {override.reason}")
     table_name = next(name for name, found in plan.project.tables.items() if found == table)
     if table_name in plan.scale.notes:
         notes += ["", plan.scale.notes[table_name].strip()]

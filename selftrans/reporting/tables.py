@@ -17,6 +17,8 @@ COMPARABLE = ("extractor_sha256", "samples", "references", "k", "split_size")
 
 METRICS = ("frechet", "spatial_frechet", "inception_score", "precision", "recall", "accuracy")
 
+PAPER_METRICS = ("fid", "sfid", "is", "prec", "rec")  # columns of config/paper
+
 # What a guiding model is called, by its method; another method's is called by the method's own name.
 MODELS = {None: "vanilla", "vae_align": "VAE-aligned", "repa": "REPA", "self_transcendence": "guided"}
 
@@ -48,49 +50,61 @@ def build_table(plan: Plan, table: Table) -> pd.DataFrame:
 
     ``frechet_difference`` is the mean over seeds of (this row - the row to compare with), each pair of one
     seed; its standard deviation is that of the pairs. With one seed there is no standard deviation.
+    ``second_frechet`` is that of the same weights through the table's second preset, at seed 0.
     Raises UserError if metrics that would share the table are missing or not comparable.
     """
-    by_file = {path: _metrics(path) for path in plan.metrics_of(table)}
-    _check_comparable(by_file)
-    results = {
-        row.run: [by_file[plan.metrics(row.run, seed, table.preset)] for seed in plan.seeds] for row in table.rows
-    }
-    paper = pd.read_csv(plan.project.folder / "paper" / table.paper)
+    by_file = {path: read_metrics(path) for path in plan.metrics_of(table)}
+    check_comparable(by_file)
+
+    def over_seeds(reference: str, preset: str, metric: str) -> list[float | None]:
+        return [by_file[plan.metrics(reference, seed, preset)][metric] for seed in plan.seeds]
+
     lines = []
-    for row, (_, paper_row) in zip(table.rows, paper.iterrows(), strict=True):
+    for row in table.rows:
+        paper = {f"paper_{name}": row.paper.get(name) for name in PAPER_METRICS}
+        if row.run is None:
+            lines.append({"row": row.label, "cited": True, "epochs": row.paper.get("epochs"), **paper})
+            continue
         run, step = plan.milestone(row.run, seed=0)
-        found = results[row.run]
-        line: dict[str, Any] = {"row": row.label}
+        line: dict[str, Any] = {"row": row.label, "cited": False}
         line |= {column: DESCRIPTIONS[column](run) for column in table.columns}
-        line["steps"] = step
+        line |= {"epochs": int(row.run.partition("@")[2]), "steps": step}
+        name = row.preset or table.preset
+        preset = run.family.presets[name]
+        if preset.cfg_scale != 1:
+            line |= {"cfg_scale": preset.cfg_scale, "cfg_until": preset.cfg_interval[1]}
         for metric in METRICS:
-            line |= _over_seeds(metric, [result[metric] for result in found])
-        if table.compare_with is not None:
-            pairs = list(zip(found, results[table.compare_with], strict=True))
-            differences = [one["frechet"] - other["frechet"] for one, other in pairs]
-            line |= _over_seeds("frechet_difference", differences if row.run != table.compare_with else [None])
-        line |= {"samples": found[0]["samples"], "seeds": len(found), "extractor": found[0]["extractor"]}
-        line |= {"scale": plan.scale.name, "paper_fid": paper_row.get("fid"), "paper_is": paper_row.get("is")}
-        line |= {"run": row.run}
-        lines.append(line)
-    return pd.DataFrame(lines).convert_dtypes()  # whole numbers stay whole beside rows that have none
+            line |= _over_seeds(metric, over_seeds(row.run, name, metric))
+        if (against := row.compare_with or table.compare_with) is not None:
+            pairs = zip(over_seeds(row.run, name, "frechet"), over_seeds(against, name, "frechet"), strict=True)
+            differences = [one - other for one, other in pairs] if against != row.run else [None]
+            line |= _over_seeds("frechet_difference", differences)
+        if table.second_preset is not None:
+            second = run.family.presets[table.second_preset]
+            line["second_frechet"] = by_file[plan.metrics(row.run, 0, table.second_preset)]["frechet"]
+            line["second_sampler"] = f"{second.sampler}, {second.steps} steps"
+        example = by_file[plan.metrics(row.run, 0, name)]
+        line |= {"samples": example["samples"], "seeds": len(plan.seeds), "extractor": example["extractor"]}
+        lines.append({**line, **paper, "run": row.run, "compare_with": against})
+    frame = pd.DataFrame(lines).assign(scale=plan.scale.name, paper_samples=table.paper_samples)
+    return frame.convert_dtypes()  # whole numbers stay whole beside rows that have none
 
 
-def _metrics(path: Path) -> dict[str, Any]:
-    """One evaluation's metrics."""
+def read_metrics(path: Path) -> dict[str, Any]:
+    """One evaluation's metrics. Raises UserError if the file is missing or lacks one."""
     found = read_json(path)
     if missing := [key for key in (*METRICS, *COMPARABLE, "extractor") if key not in found]:
         raise UserError(f"{path}: no {', '.join(missing)}; delete the file and evaluate again")
     return found
 
 
-def _check_comparable(by_file: dict[Path, dict[str, Any]]) -> None:
-    """One extractor, one number of samples and references: anything else must not share a table."""
+def check_comparable(by_file: dict[Path, dict[str, Any]]) -> None:
+    """Raise UserError unless all metrics are of one extractor, one number of samples and of references."""
     for key in COMPARABLE:
         example = {metrics[key]: path for path, metrics in by_file.items()}
         if len(example) > 1:
             found = ", ".join(f"{value} in {path}" for value, path in example.items())
-            raise UserError(f"metrics of one table differ in {key}: {found}; delete the old ones and evaluate again")
+            raise UserError(f"metrics side by side differ in {key}: {found}; delete the old ones and evaluate again")
 
 
 def _over_seeds(name: str, values: list[float | None]) -> dict[str, float | None]:

@@ -60,11 +60,13 @@ def test_the_module_runs_without_installing_anything(tmp_path):
     ("arguments", "words"),
     [
         (["plan", "table9"], "no table is called 'table9'; allowed: main"),
+        (["plan", "--cores", "0"], "--cores: found 0; allowed: 1 or more"),
         (["plan", "--seeds", "0"], "config/config.yaml: seeds: found 0; allowed: greater than 0"),
         (["plan", "--scale", "huge"], "config/config.yaml: scale: found 'huge'; allowed: tiny, or a path"),
         (["plan", "--config", "nowhere"], "nowhere/config.yaml: no such file"),
         (["table", "table9"], "no table is called 'table9'; allowed: main"),
         (["table", "main"], "headline.json: no such file"),
+        (["claims"], "claims.yaml: no claims, so there is nothing to judge"),
         (["train", "guided"], "'guided' is not a reference; write <run>@<epoch>, such as sit-b2@80"),
         (["sample", "guided@7"], "RUN@EPOCH: found 'guided@7'; allowed: the milestones guided@2, guided@3"),
         (["evaluate", "nobody@8"], "RUN@EPOCH: found 'nobody@8'; allowed: <run>@<epoch> with <run> one of plain"),
@@ -106,7 +108,7 @@ def test_plan_lists_stage_1_before_stage_2_and_who_needs_them(call, configuratio
     configuration.tables["main"]["compare_with"] = None
     configuration.paper = "fid,is\n1,2\n3,4\n"
     code, out, _ = call("plan")
-    aligned, guided, plain, total = out.splitlines()
+    aligned, guided, plain, total, remaining = out.splitlines()
     assert code == 0
     assert aligned.split()[0].startswith("aligned-s0-")
     assert aligned.split()[1:] == ["0", "of", "40", "steps", "for", "teaching"]
@@ -114,13 +116,14 @@ def test_plan_lists_stage_1_before_stage_2_and_who_needs_them(call, configuratio
     assert guided.split()[1:] == ["0", "of", "60", "steps", "for", "main"]
     assert plain.split()[1:] == ["0", "of", "20", "steps", "for", "main"]
     assert total == "3 runs, 120 steps"
+    assert remaining == "not there yet: 3 runs, 120 steps, 16 samples"
 
 
 def test_plan_counts_a_run_once_however_many_need_it(call, configuration):
     """Table and teacher share aligned, which is trained as far as the further of them."""
     configuration.tables["again"] = configuration.tables["main"] | {"title": "Once more"}
     _, out, _ = call("plan", "--seeds", "2")
-    assert out.splitlines()[-1] == "6 runs, 480 steps"
+    assert out.splitlines()[-2] == "6 runs, 480 steps"
     (aligned,) = [line for line in out.splitlines() if line.startswith("aligned-s1")]
     assert aligned.split()[1:] == ["0", "of", "80", "steps", "for", "main,", "teaching,", "again"]
 
@@ -138,7 +141,35 @@ def test_plan_sees_what_is_there(call, configuration):
 
 def test_plan_of_no_tables_is_empty(call, configuration):
     configuration.tables = {}
-    assert call("plan") == (0, "0 runs, 0 steps\n", "")
+    assert call("plan") == (0, "0 runs, 0 steps\nall of it is there\n", "")
+
+
+def test_plan_of_claims_counts_their_seeds_and_what_they_compare(call, configuration):
+    configuration.claims = {"it-helps": {"says": "", "source": "", "better": "aligned@4", "worse": "plain@4"}}
+    configuration.settings["claim_seeds"] = 3
+    _, out, _ = call("plan", "claims")
+    assert out.splitlines()[-2:] == ["6 runs, 240 steps", "not there yet: 6 runs, 240 steps, 48 samples"]
+    _, out, _ = call("plan", "claims", "--claim-seeds", "2", "--brief")
+    assert out == "not there yet: 4 runs, 160 steps, 32 samples\n"
+
+
+@pytest.mark.parametrize(("cores", "words"), [("1", "22 minutes on 1 core "), ("4", "11 minutes on 4 cores ")])
+def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configuration, cores, words):
+    """Two runs of 80 steps through six blocks of 1.25 s: 600 s each; eight images through two times six: 48 s."""
+    configuration.tables["main"] |= {"rows": configuration.tables["main"]["rows"][:2], "compare_with": None}
+    configuration.paper = "fid,is\n1,2\n3,4\n"
+    configuration.scale["pace"] = {"step": 1.25e6 / 16, "image": 5e5 / 16, "job": 0.1}
+    _, out, _ = call("plan", "main", "--brief", "--cores", cores)
+    about = f"about {words}at the pace of config/scales/tiny.yaml"
+    assert out == f"not there yet: 2 runs, 160 steps, 16 samples; {about}\n"
+
+
+def test_plan_of_what_is_there_has_nothing_left(call, configuration):
+    plan = configuration.plan()
+    for path in plan.metrics_of(plan.project.tables["main"]):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert call("plan", "main", "--brief") == (0, "all of it is there\n", "")
 
 
 # --------------------------------------------------------------------------------------------------- index

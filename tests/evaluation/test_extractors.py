@@ -3,6 +3,7 @@ import torch
 
 from selftrans.data.sources import digits
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
+from selftrans.evaluation.features import Features
 from selftrans.fitting import seeded, train_classifier
 
 
@@ -50,7 +51,7 @@ def test_spatial_features_run_over_channels_first_then_columns(trained, images):
     network = trained[0].network
     x = images / 127.5 - 1
     middle = network.conv2(network.conv1(x))
-    spatial = network.features(x).spatial
+    spatial = network.features(images).spatial
     row, column, channel = 5, 2, 6
     assert torch.equal(spatial[:, (row * 8 + column) * 7 + channel], middle[:, channel, row, column])
 
@@ -58,6 +59,36 @@ def test_spatial_features_run_over_channels_first_then_columns(trained, images):
 def test_only_uint8_images_are_taken(trained, images):
     with pytest.raises(ValueError, match="expected"):
         list(trained[0].extract(images.float()))
+
+
+class Probe(torch.nn.Module):
+    """Says what it was allowed to do in the place of a feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def features(self, images):
+        allowed = torch.backends.cudnn.allow_tf32 or torch.get_float32_matmul_precision() != "highest"
+        found = torch.tensor([[float(allowed), float(torch.is_grad_enabled()), float(self.training)]])
+        return Features(found, found, found)
+
+
+def test_no_tf32_no_gradients_and_eval_mode_while_features_are_made(images):
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        before = torch.backends.cudnn.allow_tf32
+        found = list(Extractor(Probe().train(), "probe").extract(images, 10))
+        assert (torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()) == (before, "high")
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert [batch.pool.tolist() for batch in found] == 2 * [[[0, 0, 0]]]
+
+
+def test_the_layout_in_memory_does_not_matter(trained, images):
+    for name, features in gather(trained[0], images.contiguous(memory_format=torch.channels_last), 20).items():
+        assert torch.equal(features, gather(trained[0], images, 20)[name])
 
 
 def test_save_and_load_give_the_same_extractor(trained, images, tmp_path):

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from selftrans.errors import UserError
-from selftrans.evaluation.features import Features
+from selftrans.evaluation.features import INCEPTION, Features
 from selftrans.evaluation.frechet import frechet_distance
 from selftrans.evaluation.inception_score import inception_score
+from selftrans.evaluation.kid import kid
 from selftrans.evaluation.moments import Moments
 from selftrans.evaluation.precision_recall import precision_recall
-from selftrans.evaluation.reference import Reference
-from selftrans.evaluation.result import evaluate_features
+from selftrans.evaluation.result import evaluate
+from selftrans.evaluation.statistics import Statistics
 
 CLASSIFIER = {"extractor": "digits-classifier", "extractor_sha256": "ab" * 32}
 
@@ -36,16 +37,20 @@ def real():
     return features(60, seed=10)
 
 
+def statistics(batches, labels=None, **extractor):
+    return Statistics.gather(batches, **CLASSIFIER | extractor, labels=labels)
+
+
 @pytest.fixture
 def reference(real):
-    return Reference.from_features([real], **CLASSIFIER)
+    return statistics([real])
 
 
 def test_each_value_is_its_metrics(real, reference):
     samples = features(50, seed=20)
     labels = samples.logits.argmax(dim=1)
     labels[:10] = (labels[:10] + 1) % 3
-    result = evaluate_features([samples], reference, **CLASSIFIER, labels=labels, k=4, split_size=25)
+    result = evaluate(statistics([samples], labels), reference, k=4, split_size=25)
     assert result.frechet == frechet_distance(*map(Moments.from_features, (samples.pool, real.pool)))
     spatial = frechet_distance(*map(Moments.from_features, (samples.spatial, real.spatial)))
     assert result.spatial_frechet == pytest.approx(spatial, rel=1e-12)
@@ -58,7 +63,7 @@ def test_each_value_is_its_metrics(real, reference):
 
 
 def test_real_against_real_is_perfect(real, reference):
-    result = evaluate_features(batches(real, 60), reference, **CLASSIFIER)
+    result = evaluate(statistics(batches(real, 60)), reference)
     assert result.frechet == pytest.approx(0, abs=1e-12)
     assert result.spatial_frechet == pytest.approx(0, abs=1e-12)
     assert (result.precision, result.recall) == (1, 1)
@@ -66,13 +71,13 @@ def test_real_against_real_is_perfect(real, reference):
 
 def test_batches_do_not_matter(reference):
     samples = features(50, seed=20)
-    one, many = (evaluate_features(batches(samples, size), reference, **CLASSIFIER) for size in (50, 7))
+    one, many = (evaluate(statistics(batches(samples, size)), reference) for size in (50, 7))
     assert one.to_dict() | {"spatial_frechet": 0} == many.to_dict() | {"spatial_frechet": 0}
     assert many.spatial_frechet == pytest.approx(one.spatial_frechet, rel=1e-12)
 
 
 def test_json_there_and_back(reference):
-    result = evaluate_features([features(50, seed=20)], reference, **CLASSIFIER)
+    result = evaluate(statistics([features(50, seed=20)]), reference)
     assert result.accuracy is None
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
 
@@ -80,31 +85,84 @@ def test_json_there_and_back(reference):
 @pytest.mark.parametrize("other", [{"extractor": "inception-2015-12-05"}, {"extractor_sha256": "cd" * 32}])
 def test_another_extractor_is_refused(reference, other):
     with pytest.raises(UserError, match=r"digits-classifier \(abababababab\)"):
-        evaluate_features([features(50, seed=20)], reference, **CLASSIFIER | other)
+        evaluate(statistics([features(50, seed=20)], **other), reference)
 
 
 @pytest.mark.parametrize("field", ["pool", "spatial", "logits"])
-def test_the_first_bad_row_of_all_batches_is_named(reference, field):
+def test_the_first_bad_row_of_all_batches_is_named(field):
     samples = features(50, seed=20)
     getattr(samples, field)[33, 1] = torch.nan
     with pytest.raises(ValueError, match="row 33 holds NaN or infinity"):
-        evaluate_features(batches(samples, 8), reference, **CLASSIFIER)
+        statistics(batches(samples, 8))
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_too_few_samples_for_any_metric(reference, rows):
+def test_too_few_samples_for_any_metric(rows):
     with pytest.raises(ValueError, match=f"at least .* rows.*got {rows}"):
-        evaluate_features(batches(features(rows, seed=20), 8), reference, **CLASSIFIER)
+        statistics(batches(features(rows, seed=20), 8))
 
 
 def test_too_few_samples_for_recall(reference):
     with pytest.raises(ValueError, match="sample features: at least 4 rows are needed, got 3"):
-        evaluate_features([features(3, seed=20)], reference, **CLASSIFIER)
+        evaluate(statistics([features(3, seed=20)]), reference)
 
 
-def test_labels_of_another_number(reference):
-    with pytest.raises(ValueError, match=r"50 samples, but labels of shape \(49,\)"):
-        evaluate_features([features(50, seed=20)], reference, **CLASSIFIER, labels=torch.zeros(49))
+def test_accuracy_only_where_the_labels_are_the_extractors_classes(reference):
+    samples = features(50, seed=20)
+    for labels, expected in ((samples.logits.argmax(dim=1), 1.0), (torch.arange(50), None)):
+        assert evaluate(statistics([samples], labels), reference).accuracy == expected
+    labels = samples.logits.argmax(dim=1)
+    inception = {"extractor": INCEPTION}
+    real = statistics([features(60, seed=10)], **inception)
+    assert evaluate(statistics([samples], labels, **inception), real).accuracy is None
+
+
+def test_sorted_labels_are_warned_about(reference):
+    samples, labels = features(50, seed=20), torch.arange(50) // 10
+    with pytest.warns(UserWarning, match="sorted by class"):
+        evaluate(statistics([samples], labels), reference, split_size=25)
+
+
+def test_kid_is_torch_fidelitys(reference):
+    real, samples = statistics([features(1200, seed=10)]), statistics([features(1100, seed=20)])
+    result = evaluate(samples, real, kid_subsets=3)
+    assert (result.kid, result.kid_std) == kid(real.features, samples.features, 3)
+    assert abs(result.kid) < 10 * result.kid_std  # the same distribution
+    with pytest.raises(ValueError, match="KID: at least 1000 rows are needed, got 60"):
+        evaluate(samples, reference, kid_subsets=3)
+
+
+def test_what_is_not_in_the_statistics_is_none(reference):
+    samples = statistics([features(50, seed=20)])
+    moments = Statistics(**CLASSIFIER, pool=Moments(None, reference.pool.mean, reference.pool.covariance))
+    result = evaluate(samples, moments)
+    assert result.frechet == evaluate(samples, reference).frechet
+    assert (result.spatial_frechet, result.precision, result.recall, result.references) == (None,) * 4
+    assert result.reference_images is None
+    assert evaluate(reference, moments).samples == 60
+    assert evaluate(moments, reference).inception_score is None
+    with pytest.raises(ValueError, match="no KID without features"):
+        evaluate(samples, moments, kid_subsets=3)
+
+
+def test_moments_of_more_images_than_features(reference):
+    larger = Moments(10_000, reference.pool.mean, reference.pool.covariance)
+    mixed = Statistics(**CLASSIFIER, pool=larger, features=reference.features)
+    result = evaluate(statistics([features(50, seed=20)]), mixed)
+    assert (result.references, result.reference_images) == (60, 10_000)
+
+
+@pytest.mark.parametrize("extractor", [INCEPTION, "digits-classifier"])
+def test_only_inceptions_distances_are_called_fid(extractor):
+    named = {"extractor": extractor}
+    real, samples = statistics([features(60, seed=10)], **named), statistics([features(50, seed=20)], **named)
+    result = evaluate(samples, real)
+    text = result.summary()
+    assert ("FID" in text) == ("sFID" in text) == (extractor == INCEPTION)
+    assert ("Fréchet distance" in text) == (extractor != INCEPTION)
+    for words in (extractor, "(abababab)", f"{result.frechet:.4f}", "50 samples", "60 references", "k = 3", "5,000"):
+        assert words in text
+    assert "KID" not in text
 
 
 def test_features_of_different_numbers_of_rows():

@@ -193,9 +193,60 @@ def test_the_markdown_says_what_its_numbers_rest_on(results, configuration):
     keys = plan.keys["small"]
     assert f"- `{keys.tokenizer}`: test_mse 0.001235, steps 200\n" in text
     assert f"- `{keys.extractor}`: test_accuracy 0.9753\n" in text
-    assert "- Teachers × 2, guided phase × 2: a small model.\n" in text
-    assert "- Rows `al*`: a faster start\n" in text
+    assert "- In `small`, teachers × 2, guided phase × 2: a small model.\n" in text
+    assert "- Rows `al*` of `small`: a faster start\n" in text
     assert text.endswith("What this scale cannot show.\n")
+
+
+def test_the_second_sampler_stands_beside_the_first(results, configuration):
+    configuration.family["presets"]["second"] = {"sampler": "euler_maruyama_sde", "steps": 7, "samples": 8}
+    configuration.tables["main"]["second_preset"] = "second"
+    plan = results(2)
+    for name, value in {"plain": 41.0, "aligned": 31.0, "guided": 21.0}.items():
+        write_json(plan.metrics(f"{name}@8", 0, "second"), metrics_of(value))
+    table, frame = main_table(plan)
+    assert list(frame["second_frechet"]) == [41.0, 31.0, 21.0]
+    text = to_markdown(plan, table, frame)
+    header, *rows = markdown_rows(text)
+    assert [row[header.index("Fréchet, second sampler ↓")] for row in rows] == ["41.0", "31.0", "21.0"]
+    assert "The second sampler is euler_maruyama_sde, 7 steps, at seed 0." in text
+
+
+def test_a_row_may_be_compared_with_another_than_the_tables(results, configuration):
+    configuration.tables["main"]["rows"][2]["compare_with"] = "aligned@8"
+    plan = results(3)
+    _, frame = main_table(plan)
+    assert list(frame["frechet_difference"]) == [21.0, 11.0, -11.0]
+    assert list(frame["compare_with"]) == ["guided@8", "guided@8", "aligned@8"]
+
+
+def test_a_row_without_a_run_is_cited(results, configuration):
+    configuration.tables["main"]["rows"].insert(1, {"label": "another system"})
+    configuration.paper = (
+        "epochs,fid,sfid,is\n80,38.60,,41.95\n1080,1.58,4.52,314.7\n80,32.20,,52.38\n80,22.91,,70.37\n"
+    )
+    plan = results(2)
+    table, frame = main_table(plan)
+    assert list(frame["cited"]) == [False, True, False, False]
+    cited = frame.iloc[1]
+    assert (cited["paper_fid"], cited["paper_sfid"], cited["paper_is"], cited["epochs"]) == (1.58, 4.52, 314.7, 1080)
+    assert pd.isna(cited["frechet"])
+    header, _, other, *_ = markdown_rows(to_markdown(plan, table, frame))
+    assert other[0] == "another system (cited)"
+    assert [name for name, cell in zip(header, other, strict=True) if cell and name.startswith("paper: ")] == [
+        "paper: FID-10K ↓",
+        "paper: sFID ↓",
+        "paper: IS ↑",
+    ]
+    assert [row.label for row in plan.project.tables["main"].trained] == ["vanilla", "stage 1", "stage 2"]
+
+
+def test_a_table_without_the_papers_values(results, configuration):
+    del configuration.tables["main"]["paper"]
+    plan = results(1)
+    table, frame = main_table(plan)
+    assert frame["paper_fid"].isna().all()
+    assert "paper: " not in to_markdown(plan, table, frame)
 
 
 # ----------------------------------------------------------------------------------------------- refusals

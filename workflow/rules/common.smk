@@ -1,24 +1,37 @@
 # The plan (selftrans/plan.py) knows every run, what it rests on, and every path; rules ask it.
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from selftrans.config import ClassifierRecipe, PublishedEncoder
 from selftrans.errors import UserError
 from selftrans.loading import load_project
 from selftrans.plan import Pattern, Plan
+from selftrans.reporting.figures.registry import inputs_of, load_figures
 
+SETTINGS = ("scale", "seeds", "claim_seeds", "only")
 CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
 
 try:
-    PLAN = Plan(load_project(CONFIGURATION, config["scale"], config["seeds"]))
+    settings = {key: config.get(key) for key in SETTINGS}
+    PLAN = Plan(load_project(CONFIGURATION, **settings))
+    FIGURES = load_figures(CONFIGURATION)
 except UserError as error:
     raise WorkflowError(str(error))
 
+
 RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
+
+
+# The options that give a verb the seeds and rows of this plan.
+EXTENT = f"--seeds {len(PLAN.seeds)} --claim-seeds {len(PLAN.claim_seeds)}"
+if settings["only"] is not None:
+    EXTENT += f" --only {shlex.quote(settings['only'])}"
 
 
 def prepend(variable, folder):
@@ -43,7 +56,9 @@ wildcard_constraints:
     layer=r"\d+",
     weights="ema|online",
     split="train|test",
-    preset="[a-z0-9.-]+",
+    preset="[a-z0-9._-]+",
+    shard=r"\d+",
+    shards=r"\d+",
     table="|".join(map(re.escape, PLAN.project.tables)),
 
 
@@ -107,11 +122,43 @@ def encoder_and_images(wildcards):
     return [f"{images}/manifest.json", encoder]
 
 
+def encoders_of(kind):
+    """A wildcard constraint for the encoders whose recipe is of ``kind``."""
+    families = PLAN.scale.families.items()
+    names = [name for name, family in families if isinstance(family.encoder, kind)]
+    return "|".join(re.escape(PLAN.keys[name].encoder) for name in names) or "$^"
+
+
+def published_weights(wildcards):
+    """The file that a published encoder is made of."""
+    family = PLAN.family_of("encoder", wildcards.encoder)
+    return PLAN.scale.families[family].encoder.weights
+
+
 def teacher(wildcards):
     """The frozen teacher, as long as the row's stop is ahead."""
     run = RUNS[wildcards.run]
     guided = run.teacher is not None and run.is_guided(int(wildcards.step))
     return PLAN.teacher_file(run.teacher) if guided else []
+
+
+def preset_of(wildcards):
+    """The sampling preset of a job."""
+    return RUNS[wildcards.run].family.presets[wildcards.preset]
+
+
+def preset_recipe(wildcards):
+    """What a preset's samples depend on: edited, it samples again."""
+    return preset_of(wildcards).recipe
+
+
+def shards_of(wildcards):
+    """What tells that each part of the samples is made, if the preset shares the work among jobs."""
+    shards = preset_of(wildcards).shards
+    made = expand(
+        at(Pattern.shard), **wildcards, shard=range(1, shards + 1), shards=shards
+    )
+    return made if shards > 1 else []
 
 
 def runs_where(condition):
@@ -124,3 +171,30 @@ def runs_where(condition):
 def table_of(wildcards):
     """The table's entry in tables.yaml."""
     return PLAN.project.tables[wildcards.table]
+
+
+def probed(wildcards):
+    """The file that features come from."""
+    run = RUNS[wildcards.run]
+    return PLAN.probed(run, int(wildcards.step), wildcards.layers)[1]
+
+
+def probed_images(wildcards):
+    """The images that models are shown."""
+    data = RUNS[wildcards.run].keys.data
+    images = at(Pattern.images).format(data=data, split=wildcards.split)
+    return f"{images}/manifest.json"
+
+
+def figures_with(data):
+    """A wildcard constraint for the figures whose data are saved as ``data``."""
+    names = [name for name, figure in FIGURES.items() if figure.data == data]
+    return "|".join(map(re.escape, names)) or "$^"
+
+
+def figure_inputs(wildcards):
+    """What a figure is drawn from."""
+    try:
+        return inputs_of(PLAN, wildcards.figure)
+    except UserError as error:
+        raise WorkflowError(str(error))

@@ -57,6 +57,8 @@ rule train_encoder:
         at("logs/train_encoder/{encoder}.log"),
     benchmark:
         at("benchmarks/train_encoder/{encoder}.tsv")
+    wildcard_constraints:
+        encoder=encoders_of(ClassifierRecipe),
     conda:
         "../../environment.yml"
     threads: THREADS.other
@@ -67,6 +69,32 @@ rule train_encoder:
         family=family_option("encoder"),
     shell:
         "python -m selftrans train-encoder --family {params.family}"
+        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+
+
+# Published weights do not change: a copy with another date imports and trains nothing again.
+rule import_encoder:
+    input:
+        ancient(published_weights),
+    output:
+        weights=at(Pattern.encoder),
+        report=at(Pattern.encoder_report),
+    log:
+        at("logs/import_encoder/{encoder}.log"),
+    benchmark:
+        at("benchmarks/import_encoder/{encoder}.tsv")
+    wildcard_constraints:
+        encoder=encoders_of(PublishedEncoder),
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        mem_mb=12000,
+        runtime=30,
+    params:
+        family=family_option("encoder"),
+    shell:
+        "python -m selftrans import-encoder --family {params.family}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 

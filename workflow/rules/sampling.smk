@@ -1,4 +1,6 @@
 # Samples of a run at a milestone; all rows of a seed share labels and noise.
+# Batches lie in an undeclared folder until all are there: a killed job goes on with the batch that it was at. With
+# more than one shard in the preset, as many jobs draw them beforehand; whatever they leave, `sample` draws itself.
 
 
 rule sample:
@@ -6,6 +8,7 @@ rule sample:
         weights=at(Pattern.ema),
         tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
         stats=of_run(Pattern.latent_stats, "tokenizer"),
+        shards=shards_of,
     output:
         at(Pattern.samples),
     log:
@@ -20,10 +23,33 @@ rule sample:
         runtime=120,
     params:
         reference=reference_to,
-        # An edited preset samples again.
-        preset=lambda wildcards: RUNS[wildcards.run]
-        .family.presets[wildcards.preset]
-        .model_dump_json(),
+        preset=preset_recipe,
     shell:
         "python -m selftrans sample {params.reference} --preset {wildcards.preset}"
+        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule sample_shard:
+    input:
+        weights=at(Pattern.ema),
+        tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
+        stats=of_run(Pattern.latent_stats, "tokenizer"),
+    output:
+        temp(at(Pattern.shard)),
+    log:
+        at("logs/sample_shard/{run}.step-{step}.{preset}/{shard}-of-{shards}.log"),
+    benchmark:
+        at("benchmarks/sample_shard/{run}.step-{step}.{preset}/{shard}-of-{shards}.tsv")
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    params:
+        reference=reference_to,
+        preset=preset_recipe,
+    shell:
+        "python -m selftrans sample {params.reference} --preset {wildcards.preset}"
+        " --shard {wildcards.shard}/{wildcards.shards}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -1,19 +1,17 @@
-# Metrics -> tables, ours beside the paper's; and which row is which folder.
+# Metrics -> tables, ours beside the paper's; verdicts on its claims; and which row is which folder.
 
 
 localrules:
     all,
     table,
+    claims,
     index,
 
 
 rule table:
     input:
-        metrics=lambda wildcards: list(PLAN.metrics_of(table_of(wildcards))),
+        metrics=lambda wildcards: PLAN.metrics_of(table_of(wildcards)),
         reports=lambda wildcards: PLAN.reports_of(table_of(wildcards)),
-        paper=lambda wildcards: PLAN.project.folder
-        / "paper"
-        / table_of(wildcards).paper,
     output:
         csv="results/{table}.csv",
         markdown="results/{table}.md",
@@ -24,12 +22,33 @@ rule table:
     conda:
         "../../environment.yml"
     params:
-        seeds=len(PLAN.seeds),
+        extent=EXTENT,
         table=lambda wildcards: table_of(wildcards).model_dump_json(),
         metrics=lambda wildcards, input: input.metrics,
         notes=lambda wildcards: PLAN.scale.notes.get(wildcards.table, ""),
     shell:
-        "python -m selftrans table {wildcards.table} --seeds {params.seeds} > {log} 2> >(tee -a {log} >&2)"
+        "python -m selftrans table {wildcards.table} {params.extent} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule claims:
+    input:
+        PLAN.metrics_of_claims(),
+    output:
+        csv="results/claims.csv",
+        markdown="results/claims.md",
+    log:
+        at("logs/claims.log"),
+    benchmark:
+        at("benchmarks/claims.tsv")
+    conda:
+        "../../environment.yml"
+    params:
+        extent=EXTENT,
+        # An edited claim is judged again.
+        claims=PLAN.project.model_dump_json(include={"claims"}),
+        compared_otherwise=PLAN.scale.model_dump_json(include={"claims"}),
+    shell:
+        "python -m selftrans claims {params.extent} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule index:
@@ -42,7 +61,7 @@ rule index:
     conda:
         "../../environment.yml"
     params:
-        seeds=len(PLAN.seeds),
+        extent=EXTENT,
         runs=list(RUNS),
     shell:
-        "python -m selftrans index --seeds {params.seeds} > {log} 2> >(tee -a {log} >&2)"
+        "python -m selftrans index {params.extent} > {log} 2> >(tee -a {log} >&2)"

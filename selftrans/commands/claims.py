@@ -1,0 +1,26 @@
+"""The CSV is for machines; the Markdown beside it is for people and says what a verdict means."""
+
+import argparse
+from pathlib import Path
+
+from selftrans.commands.common import add_extent, plan_of
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own options."""
+    add_extent(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write results/claims.csv and results/claims.md."""
+    from selftrans.files import atomic_path, write_text
+    from selftrans.reporting.claims import build_claims
+    from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
+
+    plan = plan_of(arguments)
+    frame = build_claims(plan)
+    write_text(Path("results/claims.md"), claims_to_markdown(plan, frame))
+    with atomic_path(Path("results/claims.csv")) as part:
+        frame.to_csv(part, index=False)
+    print(claims_to_text(frame))
+    print(summary(frame))

@@ -1,0 +1,78 @@
+"""All rows are shown the same images with the same noise; those of the test split were never trained on."""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
+from selftrans.commands.train import surroundings
+from selftrans.errors import UserError
+from selftrans.plan import Pattern, Plan, Probe, Run
+
+if TYPE_CHECKING:
+    from selftrans.probing import Shown
+
+LAYERS = "all, guiding (what the row's method aligns with), or blocks counted from 1: 8,16"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's own options."""
+    add_milestone(parser)
+    parser.add_argument("--layers", default="all", help=f"{LAYERS} (default: all)")
+    parser.add_argument("--t", type=float, required=True, help="time, from 0 for data to 1 for noise")
+    parser.add_argument("--images", type=int, required=True, metavar="N", help="how many images, of up to ten classes")
+    parser.add_argument("--form", choices=["tokens", "pooled"], default="pooled", help="pooled is the mean over tokens")
+    parser.add_argument("--split", choices=["train", "test"], default="test", help="default: test")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Look at images through a run at a milestone."""
+    from selftrans.checkpoint import load_backbone
+    from selftrans.files import file_sha256
+    from selftrans.probing import guiding_features, layer_features, look, save_features
+    from selftrans.provenance import provenance
+
+    plan, probe = plan_of(arguments), probe_of(arguments)
+    run, step = milestone_of(arguments, plan)
+    source, file = plan.probed(run, step, probe.layers)
+    need(file)
+    shown, where = shown_to(plan, run, probe), device()
+    own = {"backbone": load_backbone(file)[0].eval().to(where)} if source == "weights" else {}
+    if probe.layers == "guiding":
+        features_of = partial(guiding_features, run=run, **(own or surroundings(plan, run, 1, where)))
+    else:
+        layers = range(1, run.model.depth + 1) if probe.layers == "all" else probe.layers
+        features_of = partial(layer_features, layers=layers, **own)
+    arrays = look(shown, features_of, probe.form, where, f"{run.label} step {step}")
+    about = {"run": run.id, "step": step, **probe.wildcards, "source": source, "source_sha256": file_sha256(file)}
+    path = plan.path(Pattern.features, run=run.id, step=step, **probe.wildcards)
+    save_features(path, arrays, {**about, "provenance": provenance()})
+
+
+def probe_of(arguments: argparse.Namespace) -> Probe:
+    """What the options ask for. Raises UserError if they make no sense."""
+    layers = arguments.layers
+    if layers not in ("all", "guiding"):
+        numbers = layers.split(",")
+        if not all(number.isdecimal() for number in numbers):
+            raise UserError(f"--layers: found {layers!r}; allowed: {LAYERS}")
+        layers = tuple(map(int, numbers))
+    if not 0 <= arguments.t <= 1:
+        raise UserError(f"--t: found {arguments.t:g}; allowed: 0 to 1")
+    if arguments.images < 1:
+        raise UserError(f"--images: found {arguments.images}; allowed: 1 or more")
+    return Probe(arguments.t, arguments.images, layers, arguments.form, arguments.split)
+
+
+def shown_to(plan: Plan, run: Run, probe: Probe) -> "Shown":
+    """The images of a probe, and their latents through the VAE of a run's family."""
+    from selftrans.data.packed import Packed
+    from selftrans.probing import Shown
+    from selftrans.tokenizer import LatentStats, Tokenizer
+
+    def made(pattern: str) -> Path:
+        return plan.path(pattern, data=run.keys.data, tokenizer=run.keys.tokenizer, split=probe.split)
+
+    tokenizer, stats = Tokenizer.load(need(made(Pattern.tokenizer))), LatentStats.load(need(made(Pattern.latent_stats)))
+    return Shown.of(Packed(need(made(Pattern.images)), "images"), run.family.data.classes, tokenizer, stats, probe)

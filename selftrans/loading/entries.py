@@ -1,0 +1,55 @@
+"""The entries of a YAML file by name, and ``like``: an entry that says only what differs from another."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from selftrans.config import NAME, NAME_IN_WORDS
+from selftrans.errors import UserError
+from selftrans.records import read_yaml, refuse
+
+
+def entries(path: Path) -> dict[str, Any]:
+    """The entries of a YAML file by name."""
+    entries = read_yaml(path)
+    for name in entries:
+        if not re.fullmatch(NAME, name):
+            refuse(path, name, name, NAME_IN_WORDS)
+    return entries
+
+
+def mapping_under(raw: Any, key: str) -> dict[str, Any]:
+    """The mapping under ``key``, empty if there is none: what is of another kind is refused where it is checked."""
+    found = raw.get(key) if isinstance(raw, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def expand(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows with ``like`` replaced by what it stands for."""
+    raw = entries(path)
+
+    def expand(name: Any, chain: tuple[str, ...]) -> dict[str, Any]:
+        if name in chain:
+            cycle = [*chain[chain.index(name) :], name]
+            raise UserError(f"{path}: {name}.like: a cycle: {' -> '.join(cycle)}; one of them must say it all itself")
+        if not isinstance(name, str) or name not in raw:
+            refuse(path, f"{chain[-1]}.like", name, ", ".join(raw))
+        row = raw[name]
+        if not isinstance(row, dict):
+            refuse(path, name, row, "a mapping of a row's fields")
+        own = {key: value for key, value in row.items() if key != "like"}
+        return merge(expand(row["like"], (*chain, name)), own) if "like" in row else own
+
+    return {name: expand(name, ()) for name in raw}
+
+
+def merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with the keys of ``own`` laid over it; the settings of one method are laid over one by one.
+
+    A method with another name starts from nothing: the settings of one method mean nothing to another.
+    """
+    merged = base | own
+    old, new = base.get("method"), own.get("method")
+    if isinstance(old, dict) and isinstance(new, dict) and new.get("name") in (None, old.get("name")):
+        merged["method"] = old | new
+    return merged

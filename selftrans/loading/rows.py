@@ -1,0 +1,128 @@
+"""runs.yaml at a scale: overrides laid over each row, defaults written out, every layer a number."""
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import create_model
+
+from selftrans.config import TOKEN_PIXELS, Family, PublishedEncoder, Row, Scale
+from selftrans.errors import UserError
+from selftrans.loading.entries import expand, merge
+from selftrans.records import Record, check, refuse
+from selftrans.signatures import Epochs, Layer, method_names, signature
+
+
+def load_rows(path: Path, scale: Scale, scale_file: Path) -> dict[str, Row]:
+    """All rows by name."""
+    raw = expand(path)
+    _check_overrides(scale_file, scale, raw)
+    return {name: _row(path, name, entry, scale, scale_file) for name, entry in raw.items()}
+
+
+def _check_overrides(path: Path, scale: Scale, rows: dict[str, Any]) -> None:
+    """An override that no row of its family matches is a slip, which would leave the recipe as it was."""
+    for name, family in scale.families.items():
+        members = [row for row, raw in rows.items() if raw.get("family") == name]
+        for number, override in enumerate(family.overrides, start=1):
+            if not any(fnmatchcase(row, override.rows) for row in members):
+                key = f"families.{name}.overrides.{number}.rows"
+                refuse(path, key, override.rows, f"a pattern that matches some of {', '.join(members) or 'no rows'}")
+
+
+def _row(rows_file: Path, name: str, raw: dict[str, Any], scale: Scale, scale_file: Path) -> Row:
+    """A checked row at a scale: overrides laid over it, defaults written out, every layer a number."""
+    path: Path | str = rows_file
+    stated = raw.get("family")
+    family = scale.families.get(stated) if isinstance(stated, str) else None
+    for override in family.overrides if family else ():
+        if fnmatchcase(name, override.rows):
+            raw = merge(raw, override.set)
+            path = f"{rows_file} with the overrides of {scale_file}"
+    row = check(path, Row, raw, name)
+    family = scale.families.get(row.family)
+    if family is None:
+        refuse(path, f"{name}.family", row.family, f"{', '.join(scale.families)} (scale {scale.name})")
+    if row.model not in family.models:
+        models = ", ".join(family.models)
+        refuse(path, f"{name}.model", row.model, f"{models} (family {row.family} at scale {scale.name})")
+    if row.method is not None:
+        method = _method(path, name, row, family)
+        row = row.model_copy(update={"method": method})
+    _check_needs(path, name, row)
+    _check_tokens(path, name, row, family)
+    return row
+
+
+def _method(path: Path | str, name: str, row: Row, family: Family) -> dict[str, Any]:
+    """The method's name and all of its settings."""
+    method = row.method.get("name")
+    if method not in method_names():
+        refuse(path, f"{name}.method.name", method, ", ".join(method_names()))
+    known = signature(method)
+    model = create_model(method, __base__=Record, **known.settings)
+    given = {key: value for key, value in row.method.items() if key != "name"}
+    settings = dict(check(path, model, given, f"{name}.method"))
+    for key, (kind, _) in known.settings.items():
+        settings[key] = _in_numbers(path, f"{name}.method.{key}", settings[key], kind, row.model, family)
+    return {"name": method, **settings}
+
+
+def _in_numbers(path: Path | str, key: str, value: Any, kind: Any, model: str, family: Family) -> Any:
+    """A setting of type ``kind`` as the method gets it: layers counted from 1, epochs as optimiser steps."""
+    if kind is Layer:
+        return _layer(path, key, value, model, family.models[model].depth)
+    if kind is Epochs:
+        return value * family.steps_per_epoch
+    if get_origin(kind) is not tuple:
+        return value
+    if not value:
+        refuse(path, key, value, "a list of 1 or more")
+    kinds = get_args(kind)
+    kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+    return tuple(
+        _in_numbers(path, f"{key}.{number}", item, kind, model, family)
+        for number, (item, kind) in enumerate(zip(value, kinds, strict=True), start=1)
+    )
+
+
+def _layer(path: Path | str, key: str, value: Any, model: str, depth: int) -> int:
+    """A layer counted from 1; ``"2n/3"`` is a fraction of the depth, rounded half up."""
+    layer = value
+    if isinstance(value, str) and (match := re.fullmatch(r"(\d*)n/([1-9]\d*)", value)):
+        layer = int(depth * int(match[1] or 1) / int(match[2]) + 0.5)
+    if not isinstance(layer, int) or isinstance(layer, bool) or not 1 <= layer <= depth:
+        refuse(path, key, value, f"1 to {depth} (the depth of {model}), or a fraction of it such as n/2")
+    return layer
+
+
+def _check_needs(path: Path | str, name: str, row: Row) -> None:
+    """Teacher, weight and stop are there exactly if the method has a use for them."""
+    method = row.method["name"] if row.method else None
+    if row.teacher is None and row.teacher_weights != "ema":
+        refuse(path, f"{name}.teacher_weights", row.teacher_weights, "nothing, since the row has no teacher")
+    if method is None:
+        for key in ("weight", "stop", "teacher"):
+            if getattr(row, key) is not None:
+                refuse(path, f"{name}.{key}", getattr(row, key), "nothing, since the row has no method")
+        return
+    if row.weight is None:
+        raise UserError(f"{path}: {name}.weight: missing; method {method} needs one, such as 0.5")
+    needs_teacher = signature(method).needs_teacher
+    if needs_teacher and row.teacher is None:
+        raise UserError(f"{path}: {name}.teacher: missing; method {method} needs one, such as sit-b2-vae@40")
+    if not needs_teacher and row.teacher is not None:
+        refuse(path, f"{name}.teacher", row.teacher, f"nothing, since method {method} takes no teacher")
+
+
+def _check_tokens(path: Path | str, name: str, row: Row, family: Family) -> None:
+    """What is aligned with a published encoder has a token for each of its tokens."""
+    if row.method is None or not signature(row.method["name"]).needs_images:
+        return
+    if isinstance(family.encoder, PublishedEncoder):
+        model = family.models[row.model]
+        pixels = 2 ** (len(family.tokenizer.block_channels) - 1) * model.patch_size
+        if pixels != TOKEN_PIXELS:
+            tokens = f"a model with a token for {TOKEN_PIXELS}×{TOKEN_PIXELS} pixels, as {family.encoder.published} has"
+            refuse(path, f"{name}.model", row.model, f"{tokens}; this one has one for {pixels}×{pixels}")

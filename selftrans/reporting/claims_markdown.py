@@ -1,0 +1,111 @@
+"""Judged claims for people: Markdown with what must be known to read it, and a short form for the terminal."""
+
+from collections import Counter
+from typing import Any
+
+import pandas as pd
+
+from selftrans.plan import Plan
+from selftrans.reporting.claims import ALPHA, SPREAD
+
+
+def claims_to_markdown(plan: Plan, frame: pd.DataFrame) -> str:
+    """What a verdict means, the verdicts by where the paper makes the claim, and what this scale compares otherwise."""
+    changed = [name for name in frame["claim"] if name in plan.scale.claims]
+    marked = frame.assign(says=frame["says"] + frame["claim"].isin(changed).map({True: " †", False: ""}))
+    text = ["# The paper's claims", "", *_introduction(plan, frame), ""]
+    for source, group in marked.groupby("source", sort=False):
+        text += [f"## {source}", "", claims_to_text(group, "says"), ""]
+    if changed:
+        text += ["† The paper's difference is that of its own runs; compared at this scale:", ""]
+        text += [f"- {_changed(plan, name)}" for name in changed] + [""]
+    return "\n".join(text)
+
+
+def _changed(plan: Plan, name: str) -> str:
+    """What a scale compares otherwise, and why."""
+    override = plan.scale.claims[name]
+    compared = ", ".join(f"{key}: {value}" for key, value in override.set.items())
+    return f"{plan.project.claims[name].says}: `{compared}`, since {override.reason}"
+
+
+def claims_to_text(frame: pd.DataFrame, called: str = "claim") -> str:
+    """A line for each claim, the verdict first; claims are ``called`` by that column, their name or what they say."""
+    lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    cells = [
+        {
+            "verdict": line["verdict"],
+            "claim": line[called],
+            "difference": _difference(line),
+            "95 % interval": _interval(line),
+            "p": _probability(line["p"]),
+            "the paper's": _papers(line),
+        }
+        for line in lines
+    ]
+    return pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True)
+
+
+def summary(frame: pd.DataFrame) -> str:
+    """How many claims, over how many seeds, got which verdict."""
+    found, seeds = Counter(frame["verdict"]), frame["seeds"].iloc[0]
+    over = "one seed, which decides nothing" if seeds == 1 else f"{seeds} seeds"
+    verdicts = f"{found['holds']} hold, {found['contradicted']} are contradicted, {found['undecided']} are undecided"
+    return f"{len(frame)} claims over {over}: {verdicts}."
+
+
+def _introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
+    line = frame.iloc[0]
+    return [
+        f"Scale `{plan.scale.name}`: {plan.scale.description}. {summary(frame)}",
+        "",
+        "A claim says that one run has a better metric than another. *difference* is by how much, more than 0 being "
+        "for the claim: the mean over seeds ± its standard error, each seed a pair of runs that share initialisation, "
+        f"data order, noise and sampling noise. **holds**: a one-sided paired t-test at α = {ALPHA} finds the "
+        "difference above 0. **contradicted**: it finds it below 0. **undecided**: neither, which does not say that "
+        "there is none. p is that of the claim; the interval is two-sided. Nothing is corrected for the number of "
+        f"claims: if there were no difference behind any of them, about {ALPHA * len(frame):.1f} would hold by chance "
+        "and as many be contradicted.",
+        "",
+        f"Differences are of Fréchet distances over features of `{line['extractor']}`, which are no FIDs; *IS* marks "
+        "those of Inception Scores, and *%* those of reductions of the distance, in points. *the paper's* is the "
+        f"difference of its own numbers, one training each: *clear* if it is beyond the {SPREAD} FID by which "
+        "reproductions of one row differ, *small* if not, *reversed* if it is against the claim.",
+    ]
+
+
+def _amount(value: float, metric: str) -> tuple[str, str]:
+    """A signed difference and the unit of its metric."""
+    if metric == "frechet_reduction":
+        return f"{100 * value:+z.1f}", " %"
+    return f"{value:+z.2f}", " IS" if metric == "inception_score" else ""
+
+
+def _difference(line: dict[str, Any]) -> str:
+    amount, unit = _amount(line["difference"], line["metric"])
+    if line["standard_error"] is None:
+        return amount + unit
+    error, _ = _amount(line["standard_error"], line["metric"])
+    return f"{amount} ± {error.removeprefix('+')}{unit}"
+
+
+def _interval(line: dict[str, Any]) -> str:
+    if line["low"] is None:
+        return ""
+    return " to ".join(_amount(line[key], line["metric"])[0] for key in ("low", "high"))
+
+
+def _probability(p: float | None) -> str:
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
+
+
+def _papers(line: dict[str, Any]) -> str:
+    """The paper's difference, and in a word what to think of it."""
+    if line["paper_difference"] is None:
+        return ""
+    word = {"tie": "a tie", "disagrees": "reversed", "agrees": ""}[line["paper_sign"]]
+    if line["paper_sign"] == "agrees" and line["paper_beyond_spread"] is not None:
+        word = "clear" if line["paper_beyond_spread"] else "small"
+    return "".join(_amount(line["paper_difference"], line["metric"])) + (f", {word}" if word else "")

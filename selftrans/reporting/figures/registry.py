@@ -1,0 +1,130 @@
+"""config/figures.yaml -> figures: what each is made of, drawn and saved with the data behind it."""
+
+import importlib
+import pkgutil
+import re
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import SerializeAsAny
+
+from selftrans.config import NAME, NAME_IN_WORDS
+from selftrans.errors import UserError
+from selftrans.files import atomic_path
+from selftrans.plan import Plan
+from selftrans.records import Record, check, read_yaml, refuse
+from selftrans.reporting import figures
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from matplotlib.figure import Figure as Picture
+
+    Data = pd.DataFrame | dict[str, np.ndarray]
+
+
+class Heading(Record):
+    """What every figure has."""
+
+    title: str  # what to see
+    caption: str  # what is drawn, and how that differs from the paper's figure
+    kind: str  # a module of this folder
+
+
+class Figure(Heading):
+    """An entry of figures.yaml, with the settings of its kind."""
+
+    settings: SerializeAsAny[Record]
+
+    @property
+    def module(self) -> ModuleType:
+        """The module of its kind."""
+        return kinds()[self.kind]
+
+    @property
+    def data(self) -> Literal["csv", "npz"]:
+        """The ending of the file with the data behind the picture."""
+        return self.module.DATA
+
+
+@cache
+def kinds() -> dict[str, ModuleType]:
+    """{kind: module}: a new kind is a new file."""
+    names = [found.name for found in pkgutil.iter_modules(figures.__path__)]
+    modules = {name: importlib.import_module(f"{figures.__name__}.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "draw")}
+
+
+def load_figures(folder: Path) -> dict[str, Figure]:
+    """Read figures.yaml of a configuration folder; without that file there are no figures.
+
+    Raises UserError with file, key, what was found and what is allowed.
+    """
+    path = Path(folder) / "figures.yaml"
+    return {name: _figure(path, name, raw) for name, raw in read_yaml(path).items()} if path.exists() else {}
+
+
+def _figure(path: Path, name: str, raw: Any) -> Figure:
+    """A checked entry: the keys of a heading, and beside them those of its kind."""
+    if not re.fullmatch(NAME, name):
+        refuse(path, name, name, NAME_IN_WORDS)
+    entry = raw if isinstance(raw, dict) else {}
+    heading = {key: value for key, value in entry.items() if key in Heading.model_fields}
+    about = check(path, Heading, heading if isinstance(raw, dict) else raw, name)
+    if about.kind not in kinds():
+        refuse(path, f"{name}.kind", about.kind, ", ".join(kinds()))
+    own = {key: value for key, value in entry.items() if key not in heading}
+    return Figure(**heading, settings=check(path, kinds()[about.kind].Settings, own, name))
+
+
+def find_figure(plan: Plan, name: str) -> Figure:
+    """The figure that is called so. Raises UserError if there is none."""
+    entries = load_figures(plan.project.folder)
+    if name not in entries:
+        raise UserError(f"no figure is called {name!r}; allowed: {', '.join(entries) or 'none, without figures.yaml'}")
+    return entries[name]
+
+
+def inputs_of(plan: Plan, name: str) -> list[Path]:
+    """The files that a figure is drawn from, each once.
+
+    Raises UserError if there is no such figure, or if the plan has not what it refers to.
+    """
+    entry = find_figure(plan, name)
+    try:
+        return list(dict.fromkeys(entry.module.inputs(plan, entry.settings)))
+    except UserError as error:
+        raise UserError(f"{plan.project.folder / 'figures.yaml'}: {name}: {error}") from None
+
+
+def draw_figure(plan: Plan, name: str, folder: Path) -> list[Path]:
+    """Draw a figure into ``folder``, as PDF and PNG with its data beside them; returns the paths."""
+    from selftrans.reporting.figures.style import entitle, paper_style
+
+    entry = find_figure(plan, name)
+    with paper_style():
+        picture, data = entry.module.draw(plan, entry.settings)
+        entitle(picture, entry.title)
+        return [_save_data(folder / f"{name}.{entry.data}", data), *_save_picture(folder / name, picture)]
+
+
+def _save_data(path: Path, data: "Data") -> Path:
+    import numpy as np
+
+    with atomic_path(path) as part, part.open("wb") as file:
+        if isinstance(data, dict):
+            np.savez_compressed(file, **data)
+        else:
+            data.to_csv(file, index=False)
+    return path
+
+
+def _save_picture(stem: Path, picture: "Picture") -> list[Path]:
+    """Without the date in the PDF: what is drawn again from the same data is the same file."""
+    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("pdf", "png")]
+    for path, metadata in zip(paths, ({"CreationDate": None}, {}), strict=True):
+        with atomic_path(path) as part:
+            picture.savefig(part, format=path.suffix[1:], metadata=metadata)
+    return paths

@@ -1,0 +1,108 @@
+"""Jobs that remain, counted by hand on three rows of depth 6 with milestones of 20, 40, 60 and 80 steps."""
+
+import pytest
+
+from selftrans.config import Pace, Preset
+from selftrans.plan import Pattern
+from selftrans.reporting.remaining import Remaining, passes
+
+PACE = Pace(step=1e6 / 16, image=250e3 / 16, job=10.0)  # an image has 16 tokens
+
+VANILLA = 6.0  # blocks of a step
+GUIDED = 6 + 2 / 3 * 4  # and two forward passes, of three that a step is worth, through the teacher's four blocks
+SAMPLING = 10 + 2 * 6 * 8 / 4  # seconds for two steps, six blocks, eight images
+EVALUATION = FREEZING = 10
+
+
+@pytest.fixture
+def plan(configuration, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return configuration.plan()
+
+
+def remaining(plan, *references):
+    return Remaining(plan, [(reference, 0, "headline") for reference in references])
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def training(*segments):
+    """Seconds of jobs that make so many steps through so many blocks."""
+    return sum(10 + steps * blocks for steps, blocks in segments)
+
+
+def test_a_run_is_trained_milestone_by_milestone(plan):
+    found = remaining(plan, "plain@8")
+    assert (found.steps, found.images, [run.name for run in found.trained]) == (80, 8, ["plain"])
+    assert found.seconds(PACE, cores=1) == training(*[(20, VANILLA)] * 4) + SAMPLING + EVALUATION
+
+
+def test_a_guided_run_brings_its_teacher_and_is_slower_until_its_stop(plan):
+    """Milestones at 20, the stop at 30, 40, 60, 80; the teacher is trained for 40 steps."""
+    found = remaining(plan, "guided@8")
+    assert (found.steps, found.images, {run.name for run in found.trained}) == (120, 8, {"aligned", "guided"})
+    teacher = training((20, VANILLA), (20, VANILLA)) + FREEZING
+    student = training((20, GUIDED), (10, GUIDED), (10, VANILLA), (20, VANILLA), (20, VANILLA))
+    assert found.seconds(PACE, cores=1) == pytest.approx(teacher + student + SAMPLING + EVALUATION)
+
+
+def test_what_several_need_is_done_once(plan):
+    """The teacher is a row of its own, trained further."""
+    found = remaining(plan, "guided@8", "aligned@8", "guided@8")
+    assert (found.steps, found.images) == (160, 16)
+
+
+def test_what_is_there_is_not_done_again(plan):
+    run = plan.run("guided", 0)
+    touch(plan.teacher_file(run.teacher))
+    touch(plan.weights(run, 40))
+    found = remaining(plan, "guided@8")
+    assert (found.steps, found.images) == (40, 8)
+    touch(plan.path(Pattern.samples, run=run.id, step=80, preset="headline"))
+    found = remaining(plan, "guided@8")
+    assert (found.steps, found.images, len(found.jobs)) == (0, 0, 1)
+    touch(plan.metrics("guided@8", 0, "headline"))
+    assert remaining(plan, "guided@8").jobs == {}
+    assert remaining(plan, "guided@8").seconds(PACE, cores=2) == 0
+
+
+def test_a_teacher_of_weights_that_are_gone_is_trained_again_from_the_milestone_before(plan, configuration):
+    """Online weights are temporary: the moving average beside them does not help."""
+    configuration.rows["guided"]["teacher_weights"] = "online"
+    plan = configuration.plan()
+    teacher = plan.run("guided", 0).teacher
+    for step in (20, 40):
+        touch(plan.weights(teacher.run, step))
+    assert remaining(plan, "guided@8").steps == 80 + 20
+    touch(plan.weights(teacher.run, 40, "online"))
+    assert remaining(plan, "guided@8").steps == 80
+
+
+def test_more_cores_help_as_far_as_jobs_do_not_wait_for_each_other(plan):
+    alone = remaining(plan, "plain@8")
+    assert alone.seconds(PACE, cores=100) == alone.seconds(PACE, cores=1)
+    both = remaining(plan, "plain@8", "aligned@8")
+    assert both.seconds(PACE, cores=1) == 2 * alone.seconds(PACE, cores=1)
+    assert both.seconds(PACE, cores=2) == alone.seconds(PACE, cores=1)
+    guided, teacher = remaining(plan, "guided@8"), training((20, VANILLA), (20, VANILLA)) + FREEZING
+    until_the_teacher = training((20, GUIDED), (10, GUIDED), (10, VANILLA), (20, VANILLA), (20, VANILLA))
+    longest = teacher + until_the_teacher + SAMPLING + EVALUATION
+    assert guided.seconds(PACE, cores=100) == pytest.approx(longest)  # the student waits for all of its teacher
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"sampler": "euler_ode", "steps": 20}, 20),
+        ({"sampler": "euler_maruyama_sde", "steps": 50}, 50),
+        ({"sampler": "heun_ode", "steps": 20}, 39),
+        ({"sampler": "euler_ode", "steps": 20, "cfg_scale": 2.0}, 40),
+        ({"sampler": "euler_ode", "steps": 20, "cfg_scale": 2.0, "cfg_interval": (0.0, 0.75)}, 35),
+        ({"sampler": "euler_ode", "steps": 20, "cfg_interval": (0.0, 0.75)}, 20),
+    ],
+)
+def test_passes_of_an_image_through_the_model(fields, expected):
+    assert passes(Preset(samples=8, **fields)) == pytest.approx(expected)

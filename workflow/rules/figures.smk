@@ -1,0 +1,46 @@
+# What the workflow made -> figures, each with the data behind it beside it. `snakemake figures` draws all of them.
+
+
+localrules:
+    figures,
+
+
+rule figures:
+    input:
+        expand("results/figures/{figure}.pdf", figure=FIGURES),
+
+
+rule figure:
+    input:
+        figure_inputs,
+    output:
+        "results/figures/{figure}.csv",
+        multiext("results/figures/{figure}", ".pdf", ".png"),
+    log:
+        at("logs/figure/{figure}.log"),
+    benchmark:
+        at("benchmarks/figure/{figure}.tsv")
+    wildcard_constraints:
+        figure=figures_with("csv"),
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        extent=EXTENT,
+        entry=lambda wildcards: FIGURES[wildcards.figure].model_dump_json(),
+        inputs=lambda wildcards, input: input,
+    shell:
+        "python -m selftrans figure {wildcards.figure} {params.extent}"
+        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+
+
+# The same for those whose data are arrays.
+use rule figure as figure_of_arrays with:
+    output:
+        "results/figures/{figure}.npz",
+        multiext("results/figures/{figure}", ".pdf", ".png"),
+    wildcard_constraints:
+        figure=figures_with("npz"),

@@ -1,0 +1,36 @@
+# Features of runs at milestones, which figures look at: all of the same images with the same noise.
+
+
+rule probe_features:
+    input:
+        source=probed,
+        tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
+        stats=of_run(Pattern.latent_stats, "tokenizer"),
+        images=probed_images,
+    output:
+        at(Pattern.features),
+    log:
+        at(
+            "logs/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.log"
+        ),
+    benchmark:
+        at(
+            "benchmarks/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.tsv"
+        )
+    wildcard_constraints:
+        layers=r"all|guiding|\d+(,\d+)*",
+        t=r"\d(\.\d+)?",
+        images=r"\d+",
+        form="tokens|pooled",
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        reference=reference_to,
+    shell:
+        "python -m selftrans probe-features {params.reference} --layers {wildcards.layers} --t {wildcards.t}"
+        " --images {wildcards.images} --form {wildcards.form} --split {wildcards.split}"
+        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
