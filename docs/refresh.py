@@ -1,9 +1,11 @@
 """Copy what the workflow made into README and docs: `make readme` after making it.
 
-Every table that is in results/ gets its Markdown copied to docs/tables; README shows the short form of some.
+Every table that is in results/ gets its Markdown copied to docs/tables; README shows the short form of some, and two
+pictures.
 """
 
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +30,10 @@ def main() -> None:
         r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", lambda at: at[1] + short(at[2]) + "\n" + at[3], readme, flags=re.S
     )
     write_text(ROOT / "README.md", readme)
+    for scale, name in re.findall(r"docs/pictures/([a-z0-9-]+)_(\w+)\.png", readme):
+        picture = RESULTS / "figures" / f"{name}.png"
+        if picture.exists():
+            shutil.copyfile(picture, ROOT / "docs" / "pictures" / f"{scale}_{name}.png")
 
 
 def short(name: str) -> str:

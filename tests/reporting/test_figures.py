@@ -16,7 +16,7 @@ from selftrans.errors import UserError
 from selftrans.files import write_json
 from selftrans.loading import load_project
 from selftrans.plan import Pattern, Plan
-from selftrans.reporting.figures.registry import draw_figure, inputs_of, kinds, load_figures
+from selftrans.reporting.figures.registry import draw_figure, find_figure, inputs_of, kinds, load_figures
 from selftrans.reporting.figures.style import LOOKS
 from selftrans.samples import Samples
 from workflow import REPOSITORY, SMOKE
@@ -38,6 +38,7 @@ FIGURES = {
             {"label": "second", "rows": {"1": "stage 1", "2": "stage 2", "3": "vanilla"}},
         ],
     },
+    "guidance": {"kind": "guidance", "table": "swept"},
 }
 
 
@@ -46,6 +47,10 @@ def results(configuration, tmp_path, monkeypatch):
     """A factory of plans with FIGURES, ``changed`` as asked for, in the working directory."""
     monkeypatch.chdir(tmp_path)
     configuration.family["presets"]["look"] = {"sampler": "heun_ode", "steps": 5, "samples": 12, "cfg_scale": 4.0}
+    configuration.family["sweeps"] = {"sweep": {"preset": "look", "cfg_scale": [1.5, 2.0], "cfg_until": [0.7, 1.0]}}
+    swept = {"title": "Guidance", "preset": "look", "sweep": "sweep", "columns": []}
+    swept["rows"] = [{"label": "ours", "run": "guided@4"}, {"label": "vanilla", "run": "plain@4"}]
+    configuration.tables["swept"] = swept
 
     def make(seeds=1, **changed):
         entries = {name: ABOUT | {"title": f"See {name}"} | entry for name, entry in FIGURES.items()}
@@ -179,6 +184,28 @@ def test_ablations_are_differences_to_the_default_within_a_seed(results, default
     low, high = ours.collections[0].get_segments()[2][:, 1]
     of_pairs = {"stage 2": [21, 23], "stage 1": [11, 9]}[default]
     assert (low, high) == pytest.approx((others[2] - np.std(of_pairs, ddof=1), others[2] + np.std(of_pairs, ddof=1)))
+
+
+def test_guidance_has_a_line_for_each_interval_and_a_panel_for_each_run(results, tmp_path):
+    plan = results()
+    for run in ("guided@4", "plain@4"):
+        for scale in ("1.5", "2"):
+            for until in ("0.7", "1"):
+                write_metrics(plan, {run: [10 * float(scale) + float(until)]}, preset=f"sweep-cfg{scale}-t{until}")
+    data = pd.read_csv(next(path for path in draw_figure(plan, "guidance", tmp_path) if path.suffix == ".csv"))
+    assert len(data) == 8
+    assert (data["frechet"] == 10 * data["cfg_scale"] + data["cfg_until"]).all()
+    entry = find_figure(plan, "guidance")
+    picture, _ = entry.module.draw(plan, entry.settings)
+    assert [len(axes.containers) for axes in picture.axes] == [2, 2]
+    (line, *_) = picture.axes[0].containers[1]
+    assert line.get_xydata().tolist() == [[1.5, 16.0], [2.0, 21.0]]
+
+
+def test_guidance_needs_a_table_with_a_sweep(results):
+    plan = results(guidance={"table": "main"})
+    with pytest.raises(UserError, match=r"figures.yaml: guidance: table: found 'main'; allowed: swept"):
+        inputs_of(plan, "guidance")
 
 
 def test_a_gallery_shows_the_first_images_of_each_class(results, tmp_path):
