@@ -579,11 +579,11 @@ def test_a_sweep_repeats_each_row_for_every_scale_and_interval(configuration):
     preset = plan.run("guided", 0).family.presets["guide-cfg1.5-t0.7"]
     assert (preset.cfg_scale, preset.cfg_interval, preset.samples) == (1.5, (0.0, 0.7), 4)
     configuration.tables["sweep"]["sweep"] = "guid"
-    with pytest.raises(UserError, match="sweep.sweep: found 'guid'; allowed: guide"):
+    with pytest.raises(UserError, match=r"sweep\.sweep: found 'guid'; allowed: guide"):
         configuration.plan()
     configuration.tables["sweep"]["sweep"] = "guide"
     configuration.family["sweeps"]["guide"]["preset"] = "fw"
-    with pytest.raises(UserError, match="sweeps.guide.preset: found 'fw'; allowed: headline, few"):
+    with pytest.raises(UserError, match=r"sweeps\.guide\.preset: found 'fw'; allowed: headline, few"):
         configuration.plan()
 
 

@@ -142,7 +142,7 @@ class Screen:
         return Pairs(i, j, lower, lower + self.width(i, j))
 
     def near(self, rows: slice, columns: slice, reach_a: Tensor, reach_b: Tensor) -> Pairs:
-        """The pairs that may be as near as the reach of one of their points, of ``reach_a`` (N,) or ``reach_b`` (M,)."""
+        """The pairs that may be as near as the reach of one of them, in ``reach_a`` (N,) or ``reach_b`` (M,)."""
         bounds = self.lower(rows, columns)
         chosen = bounds <= (1 + MARGIN) * reach_a[rows, None].to(self.sums)
         chosen |= bounds <= (1 + MARGIN) * reach_b[columns].to(self.sums)
