@@ -13,7 +13,7 @@ def snakemake_command(*arguments: str, folder: Path, config: Path = SMOKE, cores
     """Plain ``snakemake`` as a user calls it, working in ``folder``."""
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
-        *("--directory", str(folder), "--cores", str(cores), "--workflow-profile", "none", "--rerun-incomplete"),
+        *("--directory", str(folder), "--cores", str(cores), "--workflow-profile", "none", "--ignore-incomplete"),
         *("--configfile", str(config / "config.yaml"), "--config", f"folder={config}"),
         *("--rerun-triggers", "mtime", "params", "software-env"),
         *arguments,
