@@ -98,6 +98,21 @@ def test_samples_sorted_by_class_are_warned_about():
     assert found == pytest.approx(1, abs=1e-12)
 
 
+def test_sorted_labels_are_warned_about_even_if_the_score_does_not_show_it():
+    logits, labels = random_logits(400, 10), torch.arange(400) // 40
+    with pytest.warns(UserWarning, match="the samples are sorted by class"):
+        assert inception_score(logits, 100, labels) == inception_score(logits, 100)
+
+
+@pytest.mark.parametrize(
+    ("split_size", "labels"), [(100, torch.arange(400) % 10), (100, torch.zeros(400)), (5000, torch.arange(400) // 40)]
+)
+def test_other_labels_and_single_splits_are_not_warned_about(split_size, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert inception_score(random_logits(400, 10), split_size, labels) > 1
+
+
 def test_shuffled_samples_are_not_warned_about():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -96,6 +96,24 @@ def test_factor_of_no_variance_is_empty():
     assert Moments.from_features(torch.ones(9, 4)).factor.shape == (4, 0)
 
 
+@pytest.mark.parametrize("batch", [1, 700, 1024, 2500])
+def test_more_rows_than_are_added_at_one_time(batch):
+    features = normal(2600, 3) + 7
+    accumulator = accumulate(features.split(batch))
+    assert_same(accumulator.moments(), Moments.from_features(features))
+    other = accumulate(features[:1300].split(batch))
+    other.merge(accumulate(features[1300:].split(batch)))
+    assert_same(other.moments(), accumulator.moments())
+
+
+def test_moments_may_be_asked_for_before_the_end():
+    features = normal(50, 3)
+    accumulator = accumulate([features[:20]])
+    assert_same(accumulator.moments(), Moments.from_features(features[:20]))
+    accumulator.update(features[20:])
+    assert_same(accumulator.moments(), Moments.from_features(features))
+
+
 def test_factor_is_computed_once():
     moments = Moments.from_features(normal(40, 5))
     assert moments.factor is moments.factor
@@ -144,6 +162,10 @@ def test_images_are_not_features():
 def test_impossible_moments(count, mean, covariance, message):
     with pytest.raises(ValueError, match=message):
         Moments(count, mean.double(), covariance.double())
+
+
+def test_the_number_of_rows_may_be_unknown():
+    assert Moments(None, torch.zeros(2).double(), torch.eye(2).double()).count is None
 
 
 def test_float32_moments_are_refused():

@@ -1,0 +1,229 @@
+"""Speed and accuracy of the evaluation beside torch-fidelity's and SciPy's; prints JSON.
+
+    python benchmarks/evaluation_speed.py [--only frechet,inception] [--threads 1] [--rounds 3] [--weights FILE]
+    python benchmarks/evaluation_speed.py --only precision_recall,large    # minutes
+
+Both sides take turns, so that whatever else the machine does meets both; each figure is the median over the turns.
+On one CPU thread the clock is that thread's own time, which other processes do not spend. Features and images are
+random; Inception's weights too, unless there is a file: what they hold costs nothing.
+"""
+
+import argparse
+import io
+import json
+import math
+import multiprocessing
+import resource
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import scipy.linalg
+import torch
+from torch import Tensor
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from selftrans.evaluation.frechet import frechet_distance
+from selftrans.evaluation.inception import load_inception
+from selftrans.evaluation.moments import Moments
+from selftrans.evaluation.precision_recall import precision_recall
+from selftrans.evaluation.resize import resize_bilinear
+from selftrans.files import file_sha256
+from selftrans.malloc import keep_freed_memory
+from selftrans.provenance import provenance
+
+WIDTH = 2048  # of Inception's pooled features
+
+
+def main() -> None:
+    """Measure and print."""
+    parts = {"frechet": frechet, "precision_recall": neighbours, "large": large, "inception": inception}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default=",".join(parts), help=f"parts, of {', '.join(parts)} (default: all)")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weights", type=Path, help="Inception's published weights (default: random ones)")
+    arguments = parser.parse_args()
+    keep_freed_memory()  # as every verb does
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    report = {name: parts[name](arguments) for name in arguments.only.split(",")}
+    print(json.dumps({"threads": arguments.threads, **report, "provenance": provenance()}, indent=2))
+
+
+# ------------------------------------------------------------------------------------------------- distances
+
+
+def frechet(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The Fréchet distance of two sets of moments: full rank, then of fewer rows than dimensions."""
+    basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q
+    first, second = (torch.arange(1, WIDTH + 1).double() ** -0.5, torch.rand(WIDTH).double() + 0.01)
+    covariances = [basis @ torch.diag(s**2) @ basis.T for s in (first, second)]
+    mean = torch.zeros(WIDTH, dtype=torch.float64)
+    commuting = [Moments(None, mean, (covariance + covariance.T) / 2) for covariance in covariances]
+    few = [features(rows, seed=rows).double() for rows in (500, 1000)]
+    centred = [(x - x.mean(dim=0)) / math.sqrt(len(x) - 1) for x in few]
+    apart = (few[0].mean(dim=0) - few[1].mean(dim=0)).square().sum() + sum(x.square().sum() for x in centred)
+    exact = {
+        "full rank": (first - second).square().sum().item(),
+        "500 and 1000 rows": (apart - 2 * torch.linalg.matrix_norm(centred[0] @ centred[1].T, "nuc")).item(),
+    }
+    sets = {"full rank": commuting, "500 and 1000 rows": [Moments.from_features(x) for x in few]}
+    return {name: _frechet(pair, exact[name], arguments) for name, pair in sets.items()}
+
+
+def _frechet(pair: list[Moments], exact: float, arguments: argparse.Namespace) -> dict[str, Any]:
+    stored = [{"mu": moments.mean.numpy(), "sigma": moments.covariance.numpy()} for moments in pair]
+
+    def ours() -> float:
+        fresh = (Moments(moments.count, moments.mean, moments.covariance) for moments in pair)  # no factor is kept
+        return frechet_distance(*fresh)
+
+    def sqrtm() -> float:
+        gap = stored[0]["mu"] - stored[1]["mu"]
+        root = scipy.linalg.sqrtm(stored[0]["sigma"] @ stored[1]["sigma"]).real
+        return float(gap @ gap + (stored[0]["sigma"] + stored[1]["sigma"] - 2 * root).trace())
+
+    def fidelity() -> float:
+        return fid_statistics_to_metric(*stored, verbose=False)["frechet_inception_distance"]
+
+    report, found = compare({"selftrans": ours, "torch-fidelity": fidelity, "scipy sqrtm": sqrtm}, arguments)
+    return {"exact": exact, **report, "error": {name: f"{value - exact:.1e}" for name, value in found.items()}}
+
+
+# ---------------------------------------------------------------------------------------- precision and recall
+
+
+def neighbours(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Precision and recall where torch-fidelity's default still fits into memory (7 GB)."""
+    reference, samples = features(10_000, seed=1), 0.98 * features(20_000, seed=2)
+
+    def ours() -> tuple[float, float]:
+        return precision_recall(reference, samples)
+
+    def fidelity() -> tuple[float, float]:
+        values = prc_features_to_metric(samples, reference, verbose=False)
+        return values["precision"], values["recall"]
+
+    report, found = compare({"selftrans": ours, "torch-fidelity": fidelity}, arguments, rounds=1)
+    return {"references": 10_000, "samples": 20_000, "dimensions": WIDTH, **report, "precision and recall": found}
+
+
+def large(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Precision and recall at the size of the ADM suite, in a process of its own, whose memory is measured."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        seconds, gigabytes = pool.apply(_large, (arguments.threads,))
+    sizes = {"references": 10_000, "samples": 50_000, "dimensions": WIDTH}
+    return {**sizes, "seconds": round(seconds, 1), "peak_gigabytes_features_included": round(gigabytes, 2)}
+
+
+def _large(threads: int) -> tuple[float, float]:
+    torch.set_num_threads(threads)
+    reference, samples = features(10_000, seed=1), 0.98 * features(50_000, seed=2)
+    began = clock(threads)
+    precision_recall(reference, samples)
+    return clock(threads) - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+# -------------------------------------------------------------------------------------------------- Inception
+
+
+def inception(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Resizing and Inception, at the batch sizes that each side has by default, 64 and ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = arguments.weights or save_random_weights(Path(folder) / "weights.pth")
+        extractor = load_inception(path, file_sha256(path))
+        theirs = FeatureExtractorInceptionV3("own", ["2048", "logits_unbiased"], str(path))
+    images = torch.randint(256, (64, 3, 256, 256), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+    def ours() -> Tensor:
+        return torch.cat([batch.pool for batch in extractor.extract(images)])
+
+    @torch.no_grad()
+    def fidelity() -> Tensor:
+        return theirs(images)[0]
+
+    resize = {
+        "selftrans": lambda: resize_bilinear(images, 299),
+        "torch-fidelity": lambda: interpolate_bilinear_2d_like_tensorflow1x(
+            images.float(), size=(299, 299), align_corners=False
+        ),
+    }
+    resizing, resized = compare(resize, arguments)
+    whole, pools = compare({"selftrans": ours, "torch-fidelity": fidelity}, arguments)
+    difference = (pools["selftrans"] - pools["torch-fidelity"]).abs().max() / pools["torch-fidelity"].abs().max()
+    return {
+        "images": "64 of 256 x 256",
+        "resizing": {**resizing, "identical": torch.equal(*resized.values())},
+        "resizing and network": {**whole, "images_per_second": round(64 / whole["seconds"]["selftrans"], 2)},
+        "largest relative difference of pooled features": f"{difference.item():.1e}",
+    }
+
+
+class Untrained(FeatureExtractorInceptionV3):
+    """The network as it is before weights are loaded."""
+
+    def load_state_dict(self, *_: object) -> None:
+        """Keep what was drawn at random."""
+
+
+def save_random_weights(path: Path) -> Path:
+    """A file like the published one."""
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    torch.save(Untrained("untrained", ["2048"], empty).state_dict(), path)
+    return path
+
+
+# -------------------------------------------------------------------------------------------------------- how
+
+
+def draw(*shape: int, seed: int) -> Tensor:
+    """Standard normal float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def features(rows: int, seed: int) -> Tensor:
+    """(rows, 2048) float32, not negative, with a spectrum that falls like 1/i, as pooled features have."""
+    basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q.float()
+    spectrum = torch.arange(1, WIDTH + 1) ** -0.5
+    return (
+        0.4 + 0.3 * (torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)) * spectrum) @ basis
+    ).relu()
+
+
+def compare(
+    functions: dict[str, Callable[[], Any]], arguments: argparse.Namespace, rounds: int = 0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Median seconds of each function over the turns, and how many times the first one's; and what each returned."""
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    found = {}
+    for _ in range(rounds or arguments.rounds):
+        for name, function in functions.items():
+            began = clock(arguments.threads)
+            found[name] = function()
+            seconds[name].append(clock(arguments.threads) - began)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ours, *others = medians
+    report = {
+        "seconds": {name: round(median, 3) for name, median in medians.items()},
+        "times_ours": {name: round(medians[name] / medians[ours], 2) for name in others},
+    }
+    return report, found
+
+
+def clock(threads: int) -> float:
+    """Seconds: of this process's own on one thread, of the wall on more."""
+    return time.process_time() if threads == 1 else time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()
