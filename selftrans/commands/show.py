@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(to_text(frame))
     if {"seeds", "scale", "extractor"} <= set(frame):
-        seeds, scale, extractor = frame.iloc[0][["seeds", "scale", "extractor"]]
+        seeds, scale, extractor = frame.dropna(subset="seeds").iloc[0][["seeds", "scale", "extractor"]]
         many = "s" if seeds > 1 else ""
         print(f"{seeds} seed{many} at scale {scale}; Fréchet and IS over {extractor}, which are no FIDs.")
     print(f"How to read it: {arguments.csv.with_suffix('.md')}")

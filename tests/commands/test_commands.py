@@ -204,3 +204,13 @@ def test_table_writes_csv_and_markdown(call, configuration, tmp_path):
     with (tmp_path / "results" / "main.csv").open(newline="", encoding="utf-8") as file:
         assert [line["paper_fid"] for line in csv.DictReader(file)] == ["38.6", "32.2", "22.91"]
     assert (tmp_path / "results" / "main.md").read_text(encoding="utf-8").startswith("# Main results\n")
+
+
+def test_a_table_that_begins_with_a_cited_row_is_shown(call, tmp_path):
+    lines = ["row,cited,epochs,frechet,seeds,extractor,scale,paper_samples,paper_fid"]
+    lines += ["LDM-4,True,200,,,,tiny,50K,3.6", "ours,False,80,5.0,1,judge,tiny,50K,2.0"]
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    code, out, _ = call("show", str(tmp_path / "table.csv"))
+    assert code == 0
+    assert "LDM-4 (cited)" in out
+    assert "1 seed at scale tiny; Fréchet and IS over judge, which are no FIDs." in out
