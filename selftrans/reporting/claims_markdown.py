@@ -8,29 +8,41 @@ import pandas as pd
 from selftrans.plan import Plan
 from selftrans.reporting.claims import ALPHA, SPREAD
 
+OTHERWISE = "† The paper's difference is that of its own runs; compared at this scale:"
+
 
 def claims_to_markdown(plan: Plan, frame: pd.DataFrame) -> str:
     """What a verdict means, the verdicts by where the paper makes the claim, and what this scale compares otherwise."""
-    changed = [name for name in frame["claim"] if name in plan.scale.claims]
-    marked = frame.assign(says=frame["says"] + frame["claim"].isin(changed).map({True: " †", False: ""}))
-    text = ["# The paper's claims", "", *_introduction(plan, frame), ""]
-    for source, group in marked.groupby("source", sort=False):
+    text = ["# The paper's claims", "", *introduction(plan, frame), ""]
+    for source, group in marked(plan, frame).groupby("source", sort=False):
         text += [f"## {source}", "", claims_to_text(group, "says"), ""]
-    if changed:
-        text += ["† The paper's difference is that of its own runs; compared at this scale:", ""]
-        text += [f"- {_changed(plan, name)}" for name in changed] + [""]
+    if changed := compared_otherwise(plan, frame):
+        text += [OTHERWISE, "", *(f"- {change}" for change in changed), ""]
     return "\n".join(text)
 
 
-def _changed(plan: Plan, name: str) -> str:
-    """What a scale compares otherwise, and why."""
-    override = plan.scale.claims[name]
-    compared = ", ".join(f"{key}: {value}" for key, value in override.set.items())
-    return f"{plan.project.claims[name].says}: `{compared}`, since {override.reason}"
+def marked(plan: Plan, frame: pd.DataFrame) -> pd.DataFrame:
+    """The claims, a † after what those say that the scale compares otherwise."""
+    return frame.assign(says=frame["says"] + frame["claim"].isin(plan.scale.claims).map({True: " †", False: ""}))
+
+
+def compared_otherwise(plan: Plan, frame: pd.DataFrame) -> list[str]:
+    """What the scale compares otherwise, and why, in Markdown."""
+    changed = []
+    for name in [name for name in frame["claim"] if name in plan.scale.claims]:
+        override = plan.scale.claims[name]
+        compared = ", ".join(f"{key}: {value}" for key, value in override.set.items())
+        changed.append(f"{plan.project.claims[name].says}: `{compared}`, since {override.reason}")
+    return changed
 
 
 def claims_to_text(frame: pd.DataFrame, called: str = "claim") -> str:
-    """A line for each claim, the verdict first; claims are ``called`` by that column, their name or what they say."""
+    """A line for each claim in Markdown; claims are ``called`` by that column, their name or what they say."""
+    return claim_cells(frame, called).to_markdown(index=False, disable_numparse=True)
+
+
+def claim_cells(frame: pd.DataFrame, called: str) -> pd.DataFrame:
+    """What readers see of claims, as text under headers, the verdict first."""
     lines = frame.astype(object).where(frame.notna(), None).to_dict("records")
     cells = [
         {
@@ -43,7 +55,7 @@ def claims_to_text(frame: pd.DataFrame, called: str = "claim") -> str:
         }
         for line in lines
     ]
-    return pd.DataFrame(cells).to_markdown(index=False, disable_numparse=True)
+    return pd.DataFrame(cells)
 
 
 def summary(frame: pd.DataFrame) -> str:
@@ -54,7 +66,8 @@ def summary(frame: pd.DataFrame) -> str:
     return f"{len(frame)} claims over {over}: {verdicts}."
 
 
-def _introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
+def introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
+    """What verdicts, differences and p mean, as lines of Markdown."""
     line = frame.iloc[0]
     return [
         f"Scale `{plan.scale.name}`: {plan.scale.description}. {summary(frame)}",

@@ -79,23 +79,29 @@ DIGITS = {
 def to_markdown(plan: Plan, table: Table, frame: pd.DataFrame) -> str:
     """Title, how to read it, the table, what its numbers rest on, and what this scale cannot show."""
     body = to_text(frame, tuple(HEADERS))
-    return "\n".join([f"# {table.title}", "", *_introduction(plan, table, frame), "", body, "", *_notes(plan, table)])
+    return "\n".join([f"# {table.title}", "", *introduction(plan, table, frame), "", body, "", *_notes(plan, table)])
 
 
 def to_text(frame: pd.DataFrame, columns: Sequence[str] = SHORT) -> str:
-    """Those of ``columns`` that the table has and that say something, with means ± standard deviations."""
+    """The cells of ``columns`` in Markdown."""
+    return cells(frame, columns).to_markdown(index=False, disable_numparse=True)
+
+
+def cells(frame: pd.DataFrame, columns: Sequence[str], cited: str = " (cited)") -> pd.DataFrame:
+    """What readers see, as text under headers: means ± standard deviations, ``cited`` after the label of a cited row.
+
+    Shown are those of ``columns`` that the table has and that say something.
+    """
     shown = [name for name in columns if name in frame and not frame[name].isna().all()]
     shown = [name for name in shown if name not in IF_DIFFERENT or frame[name].nunique() > 1]
-    cells = [[_cell(line, name) for name in shown] for _, line in frame.iterrows()]
-    headers = [HEADERS[name].format(**frame.iloc[0]) for name in shown]
-    body = pd.DataFrame(cells, columns=headers)
-    return body.to_markdown(index=False, disable_numparse=True)
+    lines = [[_cell(line, name, cited) for name in shown] for _, line in frame.iterrows()]
+    return pd.DataFrame(lines, columns=[HEADERS[name].format(**frame.iloc[0]) for name in shown])
 
 
-def _cell(line: pd.Series, name: str) -> str:
+def _cell(line: pd.Series, name: str, cited: str) -> str:
     value = line[name]
     if name == "row" and line["cited"]:
-        return f"{value} (cited)"
+        return f"{value}{cited}"
     if isinstance(value, bool):
         return "✓" if value else ""
     if value is None or pd.isna(value):
@@ -108,7 +114,8 @@ def _cell(line: pd.Series, name: str) -> str:
     return text if spread is None or pd.isna(spread) else f"{text} ± {spread:.{digits}f}"
 
 
-def _introduction(plan: Plan, table: Table, frame: pd.DataFrame) -> list[str]:
+def introduction(plan: Plan, table: Table, frame: pd.DataFrame, cited: str = "as cited") -> list[str]:
+    """How to read the table, as lines of Markdown; ``cited`` says how cited rows are marked."""
     trained = frame[~frame["cited"]]
     line = trained.iloc[0]
     seeds = f"{line['seeds']} seeds, mean ± standard deviation" if line["seeds"] > 1 else "one seed"
@@ -126,7 +133,7 @@ def _introduction(plan: Plan, table: Table, frame: pd.DataFrame) -> list[str]:
         one = f"`{others.pop()}`" if len(others) == 1 else "the run it is compared with (see the CSV)"
         text[-1] += f" *difference* is Fréchet minus that of {one}, paired seed by seed."
     if len(trained) < len(frame):
-        text[-1] += " Rows marked as cited are other systems, with the values that the paper gives for them."
+        text[-1] += f" Rows marked {cited} are other systems, with the values that the paper gives for them."
     if table.second_preset is not None:
         samplers = " and ".join(sorted(set(trained["second_sampler"])))
         text[-1] += f" The second sampler is {samplers}, at seed 0."
