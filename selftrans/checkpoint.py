@@ -58,15 +58,15 @@ def save_state(path: Path, run: Run, step: int, parts: dict[str, Any]) -> None:
         torch.save({"run": run.id, "recipe": run.recipe, "step": step, **parts}, part)
 
 
-def load_state(path: Path, run: Run) -> dict[str, Any] | None:
-    """The state of ``run``, or None if it has none yet.
+def load_state(path: Path, run: Run, lazily: bool = False) -> dict[str, Any] | None:
+    """The state of ``run``, or None if it has none yet; ``lazily``, tensors are read only when they are looked at.
 
     Raises UserError if the file is damaged or belongs to another recipe: such a state is never continued.
     """
     if not path.exists():
         return None
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, mmap=lazily)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise UserError(
             f"{path}: truncated or damaged ({error}); delete it and run the same command again, "
@@ -75,3 +75,12 @@ def load_state(path: Path, run: Run) -> dict[str, Any] | None:
     if state["recipe"] != run.recipe:
         raise UserError(f"{path}: the state of another recipe ({state['run']}), not of {run.id}; delete it")
     return state
+
+
+def step_to_go_on_from(path: Path, run: Run, until: int) -> int:
+    """The step of the state in ``path``, or 0 if there is none or it is already past ``until``.
+
+    Raises UserError as `load_state` does.
+    """
+    state = load_state(path, run, lazily=True)
+    return 0 if state is None or state["step"] > until else state["step"]

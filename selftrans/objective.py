@@ -7,21 +7,26 @@ The cosine, over the channels of each position, is LightningDiT's (Yao et al. 20
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selftrans.backbones.backbone import Backbone
 from selftrans.data.batch import Batch
 from selftrans.interpolant import Noised
-from selftrans.methods.method import Method
+from selftrans.methods.method import Features, Method
 
 
 class Losses(NamedTuple):
-    """Float32 scalars; ``method`` is unweighted, and zero without a method."""
+    """Float32 scalars; ``method`` is unweighted, and zero without a method.
+
+    ``feature_norm`` is not trained on, only logged: what the function of that name says of the captured features.
+    """
 
     total: Tensor
     diffusion: Tensor
     method: Tensor
+    feature_norm: Tensor | None = None
 
 
 def objective(
@@ -41,7 +46,16 @@ def objective(
     if method is None:
         return Losses(diffusion, diffusion, diffusion.new_zeros(()))
     extra = method.loss(prediction.features, noised, batch, ema, step)
-    return Losses(diffusion + weight * extra, diffusion, extra)
+    return Losses(diffusion + weight * extra, diffusion, extra, feature_norm(prediction.features))
+
+
+def feature_norm(features: Features) -> Tensor | None:
+    """The mean L2 norm of a token's feature, over captured layers, tokens and batch; without a gradient.
+
+    None if no layer's tokens were captured: attention logits do not count.
+    """
+    tokens = [feature.detach() for layer, feature in features.items() if isinstance(layer, int)]  # each (N, T, D)
+    return torch.stack([feature.float().norm(dim=-1).mean() for feature in tokens]).mean() if tokens else None
 
 
 def velocity_loss(velocity: Tensor, target: Tensor, cosine_weight: float) -> Tensor:

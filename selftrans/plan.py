@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from selftrans.config import Claim, Family, Model, Project, PublishedEncoder, Row, Table
 from selftrans.errors import UserError
+from selftrans.loading.tables import fits
 from selftrans.records import Record, refuse
 from selftrans.signatures import signature
 
@@ -221,8 +222,12 @@ class Run:
 
     def is_guided(self, step: int) -> bool:
         """Whether the segment that ends at milestone ``step`` still needs the method."""
-        start, stop = self.milestone_before(step) or 0, self.recipe["stop"]
-        return self.row.method is not None and (stop is None or start < stop)
+        return self.has_method_after(self.milestone_before(step) or 0)
+
+    def has_method_after(self, step: int) -> bool:
+        """Whether the step after ``step`` steps still needs the method."""
+        stop = self.recipe["stop"]
+        return self.row.method is not None and (stop is None or step < stop)
 
 
 @dataclass(frozen=True)
@@ -331,6 +336,11 @@ class Plan:
             raise UserError(f"{where}: found {text!r}; allowed: the milestones {allowed}")
         return run, step
 
+    def keeps(self, run: Run) -> bool:
+        """Whether a run is among those that the project keeps ``only``."""
+        only = self.project.only
+        return only is None or fits(run.name, only, self.project.rows)
+
     def _reference(self, text: str, where: str) -> Reference:
         reference = Reference.parse(text)
         if reference.name not in self.project.rows:
@@ -405,6 +415,22 @@ class Plan:
                 refuse(path, f"{name}.preset", claim.preset, ", ".join(run.family.presets))
 
     # ----------------------------------------------------------------------- paths
+
+    def origin(self, path: Path) -> tuple[Run, int] | None:
+        """(run, step) whose weights a file is made from, or None if it is made from those of no run."""
+        if path.name.startswith("step-"):
+            name, step = path.parent.name, path.name
+        else:
+            name, _, step = path.name.partition(".")
+        if name not in self.runs:
+            return None
+        run, step = self.runs[name], int(step.removeprefix("step-").partition(".")[0])
+        if ".layers-guiding." in path.name:
+            source, _ = self.probed(run, step, "guiding")
+            if source == "teacher":
+                return run.teacher.run, run.teacher.step
+            return (run, step) if source == "weights" else None
+        return run, step
 
     def path(self, pattern: str, **wildcards: Any) -> Path:
         """The path of ``pattern`` (one of `Pattern`) under the scale's folder."""

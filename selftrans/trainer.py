@@ -42,7 +42,7 @@ class Trainer:
         """``context`` holds the teacher or the encoder that the method needs, by name."""
         self.run, self.family, self.dataset, self.device = run, run.family, dataset, device
         self.step = 0
-        self._pending: list[Tensor] = []  # (total, diffusion, method, gradient norm) of steps not yet looked at
+        self._pending: list[dict[str, Tensor]] = []  # scalars of steps not yet looked at
         backbone = build_backbone(**run.backbone)
         shared = run.row.initial_weights == "shared"
         backbone.initialise(generator(run.seed, "initialisation" if shared else f"initialisation of {run.name}"))
@@ -86,17 +86,23 @@ class Trainer:
             optimiser.zero_grad()
         self.ema.update(self.backbone, self.step)
         self.step += 1
-        self._pending.append(torch.stack([*losses, norm]).detach())
+        measured = {
+            "loss": losses.total,
+            "diffusion": losses.diffusion,
+            "method": losses.method,
+            "feature_norm": losses.feature_norm,
+            "gradient_norm": norm,
+        }
+        self._pending.append({name: value.detach() for name, value in measured.items() if value is not None})
         self._stop_method_if_due()
 
     def drain(self) -> list[dict[str, float]]:
-        """Losses and gradient norm of each step since the last call.
+        """Losses, gradient norm and, where the method captures features, their norm: of each step since the last call.
 
         Raises UserError at the first step whose loss is not finite. It is asked before anything is saved.
         """
-        names = ("loss", "diffusion", "method", "gradient_norm")
         pending, self._pending = self._pending, []
-        values = [dict(zip(names, value.tolist(), strict=True)) for value in pending]
+        values = [{name: value.item() for name, value in measured.items()} for measured in pending]
         for step, value in enumerate(values, start=self.step - len(values)):
             if not math.isfinite(value["loss"]):
                 raise UserError(
@@ -238,9 +244,16 @@ class TrainingLog:
     def __init__(self, path: Path, step: int) -> None:
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if line.endswith("\n")]  # a killed writer may leave half a line
-        write_text(path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+        write_text(path, "".join(line for line in whole if self._step_of(path, line) <= step))
         self.path = path
         self.time = time.perf_counter()
+
+    @staticmethod
+    def _step_of(path: Path, line: str) -> int:
+        try:
+            return json.loads(line)["step"]
+        except (ValueError, TypeError, KeyError):
+            raise UserError(f"{path}: a damaged line, {line!r}; delete it and run the same command again") from None
 
     def add(self, step: int, values: list[dict[str, float]]) -> None:
         """Write the means over the steps that ended with ``step``, and their steps per second."""

@@ -17,7 +17,8 @@ from packaging.version import Version
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-REQUIREMENTS = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["dependency-groups"]["dev"]]
+OPTIONAL = [text for extra in PYPROJECT["project"]["optional-dependencies"].values() for text in extra]
+REQUIREMENTS = sorted({*PYPROJECT["project"]["dependencies"], *OPTIONAL, *PYPROJECT["dependency-groups"]["dev"]})
 
 # A pin is a line that is not indented, and its hashes are the lines below it.
 PINS = [pin for pin in re.split(r"^(?=[A-Za-z0-9])", LOCK, flags=re.MULTILINE) if not pin.lstrip().startswith("#")]

@@ -1,10 +1,12 @@
 """L = L_diff + weight * L_method."""
 
+import pytest
 import torch
-from toy import random_backbone, random_batch
+from toy import SIZES, random_backbone, random_batch
 
+from selftrans.backbones import build_backbone
 from selftrans.methods.method import Context, build_method
-from selftrans.objective import objective, velocity_loss
+from selftrans.objective import feature_norm, objective, velocity_loss
 
 
 def test_velocity_regression_alone() -> None:
@@ -15,6 +17,7 @@ def test_velocity_regression_alone() -> None:
     expected = (predicted - (noised.noise - noised.latents)).square().mean()
     torch.testing.assert_close(losses.total, expected)
     assert losses.method == 0
+    assert losses.feature_norm is None
 
 
 def test_the_method_is_added_with_its_weight() -> None:
@@ -26,6 +29,32 @@ def test_the_method_is_added_with_its_weight() -> None:
     plain = objective(backbone, None, 0.0, noised, batch, backbone, step=0)
     torch.testing.assert_close(losses.diffusion, plain.total)
     torch.testing.assert_close(losses.total, losses.diffusion + 0.25 * losses.method)
+
+
+def test_the_feature_norm_is_the_mean_over_layers_and_tokens() -> None:
+    """Norms of 5 and 13 by Pythagoras, and attention logits, which are no features of tokens."""
+    five = torch.tensor([3.0, 0.0, -4.0]).expand(2, 6, 3).clone().requires_grad_()
+    thirteen = torch.tensor([-5.0, 12.0, 0.0]).expand(2, 6, 3)
+    zero_or_five = five.detach() * torch.tensor([0.0, 1.0]).view(2, 1, 1)
+    logits = torch.full((2, 1, 6, 6), 1e4)
+    assert feature_norm({2: five}) == 5
+    assert feature_norm({2: five, 4: thirteen, ("attention", 2): logits}) == 9
+    assert feature_norm({2: zero_or_five}) == 2.5
+    assert not feature_norm({2: five}).requires_grad
+    assert feature_norm({("attention", 2): logits}) is None
+    assert feature_norm({}) is None
+
+
+@pytest.mark.parametrize("settings", [{"name": "vae_align", "layer": 2}, {"name": "layersync", "pairs": ((1, 4),)}])
+def test_the_feature_norm_of_positions_alone(settings) -> None:
+    """With blocks that begin as the identity and images that are not seen, a token is D / 2 sines and their cosines."""
+    backbone = build_backbone(backbone="sit", **SIZES)
+    backbone.initialise(torch.Generator().manual_seed(0))
+    for parameter in backbone.x_embedder.parameters():
+        torch.nn.init.zeros_(parameter)
+    method = build_method(settings, Context(backbone, 12, seed=0), torch.Generator().manual_seed(0))
+    losses = objective(backbone, method, 0.25, *random_batch(), backbone, step=0)
+    torch.testing.assert_close(losses.feature_norm, torch.tensor((SIZES["width"] / 2) ** 0.5))
 
 
 def test_the_cosine_is_taken_over_the_channels_of_each_position() -> None:

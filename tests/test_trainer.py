@@ -10,7 +10,7 @@ import pytest
 import torch
 from toy import random_backbone, smoke_run, toy_dataset
 
-from selftrans.checkpoint import load_backbone, load_state
+from selftrans.checkpoint import load_backbone, load_state, step_to_go_on_from
 from selftrans.data.latents import LatentDataset
 from selftrans.errors import UserError
 from selftrans.files import load_tensors
@@ -146,6 +146,24 @@ def test_the_log_has_each_step_once(dataset: LatentDataset, tmp_path: Path) -> N
     assert {"loss", "diffusion", "method", "gradient_norm", "steps_per_second"} <= lines[0].keys()
 
 
+def test_the_log_has_the_feature_norm_as_long_as_a_method_looks(dataset: LatentDataset, tmp_path: Path) -> None:
+    for name in ("vanilla", "guided"):
+        train(trainer_of(name, dataset), 40, tmp_path / name, weights_in(tmp_path / name))
+    logs = {name: (tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("vanilla", "guided")}
+    vanilla, guided = ([json.loads(line) for line in lines] for lines in logs.values())
+    assert [line["step"] for line in guided if "feature_norm" in line] == [10]  # where it stops
+    assert not any("feature_norm" in line for line in vanilla)
+    again = trainer_of("guided", dataset)
+    norms = []
+    again.backbone.register_forward_hook(
+        lambda _, __, prediction: norms.append(prediction.features[6].norm(dim=-1).mean().item())
+    )
+    for _ in range(10):
+        again.train_step()
+    assert guided[0]["feature_norm"] == pytest.approx(sum(norms) / 10)
+    assert guided[0]["gradient_norm"] == pytest.approx(sum(value["gradient_norm"] for value in again.drain()) / 10)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_state(
     dataset: LatentDataset, tmp_path: Path
 ) -> None:
@@ -185,3 +203,18 @@ def test_the_state_of_another_recipe_or_a_damaged_one_is_refused(dataset: Latent
     (tmp_path / "state.pt").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"state\.pt: truncated or damaged"):
         train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
+
+
+def test_a_damaged_line_of_the_log_is_named(dataset: LatentDataset, tmp_path: Path) -> None:
+    train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
+    log = tmp_path / "log.jsonl"
+    log.write_text("half a li\n" + log.read_text())
+    with pytest.raises(UserError, match=r"log\.jsonl: a damaged line, 'half a li"):
+        train(trainer_of("vanilla", dataset), 20, tmp_path, weights_in(tmp_path))
+
+
+def test_where_a_run_goes_on_is_known_without_it(dataset: LatentDataset, tmp_path: Path) -> None:
+    path, run = tmp_path / "state.pt", smoke_run("vanilla")
+    assert step_to_go_on_from(path, run, until=20) == 0
+    train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
+    assert [step_to_go_on_from(path, run, until) for until in (5, 10, 20)] == [0, 10, 10]

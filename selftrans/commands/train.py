@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a run to a milestone, from where it is."""
+    from selftrans.checkpoint import step_to_go_on_from
     from selftrans.data.latents import LatentDataset
     from selftrans.tokenizer import LatentStats
     from selftrans.trainer import Trainer, train
@@ -31,24 +32,25 @@ def run(arguments: argparse.Namespace) -> None:
     images = plan.path(Pattern.images, data=keys.data, split="train") if run.needs_images else None
     stats = LatentStats.load(need(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer)))
     dataset = LatentDataset(need(plan.path(Pattern.latents, tokenizer=keys.tokenizer)), images, stats)
-    where = device()
-    trainer = Trainer(run, dataset, surroundings(plan, run, step, where), where)
+    where, work = device(), plan.path(Pattern.work, run=run.id)
+    begin = step_to_go_on_from(work / "state.pt", run, until=step)
+    trainer = Trainer(run, dataset, surroundings(plan, run, begin, where), where)
 
     def weights_path(at: int, kind: str) -> Path:
         return plan.weights(run, at, kind)
 
-    train(trainer, step, plan.path(Pattern.work, run=run.id), weights_path, arguments.save_every)
+    train(trainer, step, work, weights_path, arguments.save_every)
 
 
-def surroundings(plan: Plan, run: Run, step: int, where: "torch.device") -> dict[str, Any]:
-    """The teacher or the encoder that the run's method learns from, as far as the segment still needs it."""
+def surroundings(plan: Plan, run: Run, begin: int, where: "torch.device") -> dict[str, Any]:
+    """The teacher or the encoder that the run's method learns from, if it still does after step ``begin``."""
     from selftrans.encoders import Encoder
     from selftrans.teacher import FrozenTeacher
 
     if run.needs_images:
         path = plan.path(Pattern.encoder, encoder=run.keys.encoder)
         return {"encoder": Encoder.load(need(path)).to(where)}
-    if run.teacher is None or not run.is_guided(step):
+    if run.teacher is None or not run.has_method_after(begin):
         return {}
     teacher = run.teacher
     expected = {

@@ -1,0 +1,91 @@
+"""Training logs read as they were written, also old ones and those of a trainer that was killed."""
+
+import json
+
+import pytest
+
+from selftrans.errors import UserError
+from selftrans.reporting.training_log import MEASURED, log_file, log_until, read_log
+from selftrans.trainer import TrainingLog
+
+VALUES = {"loss": 1.5, "diffusion": 1.0, "method": -0.5, "feature_norm": 9.0, "gradient_norm": 0.25}
+
+
+def line(step, **changed):
+    values = {"step": step, **VALUES, "steps_per_second": 8.0} | changed
+    return json.dumps({name: value for name, value in values.items() if value is not ...}) + "\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "log.jsonl"
+
+
+def test_what_the_trainer_writes_is_read(path):
+    log = TrainingLog(path, 0)
+    log.add(20, [VALUES, VALUES | {"loss": 2.5}])
+    log.add(40, [{name: value for name, value in VALUES.items() if name != "feature_norm"}])
+    frame = read_log(path)
+    assert list(frame) == ["step", *MEASURED]
+    assert frame["step"].tolist() == [20, 40]
+    assert frame["loss"].tolist() == [2.0, 1.5]
+    assert frame["gradient_norm"].tolist() == [0.25, 0.25]
+    assert frame["feature_norm"].isna().tolist() == [False, True]
+    assert (frame["steps_per_second"] > 0).all()
+
+
+def test_a_log_older_than_the_feature_norm_has_none(path):
+    path.write_text(line(20, feature_norm=...) + line(40, feature_norm=...))
+    frame = read_log(path)
+    assert frame["feature_norm"].isna().all()
+    assert frame.drop(columns="feature_norm").notna().all(axis=None)
+
+
+def test_half_a_last_line_is_not_looked_at(path):
+    path.write_text(line(20) + line(40)[:30])
+    assert read_log(path)["step"].tolist() == [20]
+
+
+def test_a_log_that_is_empty_or_not_there_has_no_lines(path):
+    assert read_log(path).empty
+    path.touch()
+    assert read_log(path).empty
+
+
+DAMAGED = {
+    "nothing": "",
+    "null": "null",
+    "a list": "[1, 2]",
+    "half a line": '{"step": 40',
+    "text for a number": line(40, loss="high").strip(),
+    "a number is missing": line(40, method=...).strip(),
+    "no step": line(...).strip(),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_line_is_refused_by_its_number(case, path):
+    path.write_text(f"{line(20)}{DAMAGED[case]}\n{line(60)}")
+    with pytest.raises(UserError, match=r"log\.jsonl: line 2: found .*; allowed: an object with the numbers step, "):
+        read_log(path)
+
+
+def test_bytes_that_are_no_text_are_a_damaged_line(path):
+    path.write_bytes(line(20).encode() + b"\x80\xff\n")
+    with pytest.raises(UserError, match="line 2: found"):
+        read_log(path)
+
+
+def test_a_log_is_followed_to_a_milestone(configuration, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan()
+    run, step = plan.milestone("guided@4", 0)
+    with pytest.raises(UserError, match=rf"work/{run.id}/log\.jsonl: no such file; .*delete .*runs/{run.id} and run"):
+        log_until(plan, run, step)
+    path = log_file(plan, run)
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(map(line, (20, 30, 40, 60))))
+    assert log_until(plan, run, step)["step"].tolist() == [20, 30, 40]
+    path.write_text(line(60))
+    with pytest.raises(UserError, match="no line up to step 40"):
+        log_until(plan, run, step)
