@@ -1,5 +1,6 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
 # make figures              every figure, into results/figures
+# make report               everything, on one page (results/index.html) and as Snakemake's report (results/report.html)
 # make test                 the whole test suite
 # In an environment of your own: make SNAKEMAKE=snakemake results/table5.csv
 
@@ -18,7 +19,7 @@ OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(CORES)))
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup figures test lint format readme lock FORCE
+.PHONY: help setup figures report test lint format readme lock FORCE
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -39,13 +40,23 @@ $(READY): pyproject.toml requirements.lock
 # How long it takes is said first.
 results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
-	@case $@ in results/INDEX.csv|results/figures/*) ;; results/*.csv) $(RUN) -m selftrans plan $(*:.csv=) --brief $(OPTIONS);; esac
+	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans plan $(*:.csv=) --brief $(OPTIONS);; esac
 	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $@
-	@case $@ in results/INDEX.csv|results/figures/*) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
+	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
 
 figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
+	@$(RUN) -m selftrans plan figures --brief $(OPTIONS)
 	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- figures
+
+# Snakemake's report is about targets that are there: make report TARGETS=results/table5.csv
+TARGETS ?= results/index.html
+report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
+	@$(RUN) -m selftrans unlock
+	@$(if $(filter results/index.html,$(TARGETS)),$(RUN) -m selftrans plan --brief $(OPTIONS))
+	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $(TARGETS)
+	@$(SNAKEMAKE) --quiet all --report results/report.html $(if $(CONFIG),--config $(CONFIG)) -- $(TARGETS)
+	@echo "results/report.html"
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup

@@ -9,6 +9,9 @@ min_version("9.8")
 configfile: f"{workflow.basedir}/config/config.yaml"
 
 
+report: "workflow/report/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/evaluation.smk"
@@ -17,6 +20,7 @@ include: "workflow/rules/sampling.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/probing.smk"
 include: "workflow/rules/figures.smk"
+include: "workflow/rules/report.smk"
 
 
 # Claims take more seeds than tables, figures their own runs: results/claims.csv and figures are targets of their own.

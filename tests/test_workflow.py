@@ -110,11 +110,21 @@ def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_every_kind_of_figure_is_drawn(finished: Path, tmp_path: Path) -> None:
+def test_every_kind_of_figure_is_drawn_and_reported(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
     shutil.copytree(finished, folder)
-    made = snakemake("--", "figures", folder=folder)
+    made = snakemake("--", "results/index.html", folder=folder)
     assert made.returncode == 0, made.stderr
+    page = (folder / "results/index.html").read_text(encoding="utf-8")
+    assert "not made yet" not in page
+    assert page.count("data:image/png;base64,") == len(load_figures(SMOKE))
+    report = snakemake("--report", "results/report.html", "--", "results/index.html", folder=folder)
+    assert report.returncode == 0, report.stderr
+    shown = set(re.findall(r"Adding (\S+) \(", report.stderr))
+    assert shown == {
+        *(f"{name}.png" for name in load_figures(SMOKE)),
+        *(f"{name}.html" for name in (*smoke_plan().targets, "index", "training", "provenance")),
+    }
     for name, figure in load_figures(SMOKE).items():
         for ending in ("pdf", "png", figure.data):
             assert (folder / f"results/figures/{name}.{ending}").stat().st_size
@@ -237,6 +247,16 @@ def test_a_killed_trainer_goes_on_to_the_same_weights(finished: Path, prepared: 
     shutil.copytree(finished / "results/smoke/latents", whole / "results/smoke/latents")
     assert selftrans("train", "aligned@80", folder=whole).wait() == 0
     assert same(prepared / plan.weights(run, 80), whole / plan.weights(run, 80))
+
+
+def test_a_guided_run_is_trained_by_hand_past_its_stop_in_one_go(finished: Path, prepared: Path) -> None:
+    run = smoke_plan().run("guided", 0)
+    assert run.is_guided(10)
+    assert not run.is_guided(20)
+    shutil.copytree(finished / "results/smoke/teachers", prepared / "results/smoke/teachers")
+    assert selftrans("train", "guided@20", folder=prepared).wait() == 0
+    weights = smoke_plan().weights(run, 20)
+    assert same(prepared / weights, finished / weights)
 
 
 def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepared: Path) -> None:

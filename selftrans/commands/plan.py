@@ -2,11 +2,12 @@
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
-from selftrans.plan import Evaluation, Plan, Run
+from selftrans.plan import Plan, Run
 
 if TYPE_CHECKING:
     from selftrans.reporting.remaining import Remaining
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument("target", nargs="?", help="a table of tables.yaml, or claims (default: all of them)")
+    parser.add_argument("target", nargs="?", help="a table of tables.yaml, claims, or figures (default: all of them)")
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
     add_extent(parser)
@@ -22,23 +23,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
+    from selftrans.reporting.figures.registry import figures_of, inputs_of
     from selftrans.reporting.remaining import Remaining
 
     if arguments.cores < 1:
         raise UserError(f"--cores: found {arguments.cores}; allowed: 1 or more")
     plan = plan_of(arguments)
-    targets = plan.targets
+    files = {name: [plan.metrics(*found) for found in evaluations] for name, evaluations in plan.targets.items()}
+    files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
     if arguments.target is not None:
-        if arguments.target not in targets:
-            raise UserError(f"no table is called {arguments.target!r}; allowed: {', '.join(targets)}")
-        targets = {arguments.target: targets[arguments.target]}
+        if arguments.target not in files:
+            raise UserError(f"no table is called {arguments.target!r}; allowed: {', '.join(files)}")
+        files = {arguments.target: files[arguments.target]}
     if not arguments.brief:
-        _print_runs(plan, _needed(plan, targets))
-    remaining = Remaining(plan, [evaluation for evaluations in targets.values() for evaluation in evaluations])
+        _print_runs(plan, _needed(plan, files))
+    remaining = Remaining(plan, [path for paths in files.values() for path in paths])
     print(_sentence(plan, remaining, arguments.cores))
 
 
-def _needed(plan: Plan, targets: dict[str, list[Evaluation]]) -> dict[Run, tuple[int, list[str]]]:
+def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
     """{run: (step to train to, who needs it)}, teachers before their students."""
     needs: dict[Run, tuple[int, list[str]]] = {}
 
@@ -48,9 +51,9 @@ def _needed(plan: Plan, targets: dict[str, list[Evaluation]]) -> dict[Run, tuple
         before, reasons = needs.get(run, (0, []))
         needs[run] = (max(step, before), list(dict.fromkeys([*reasons, reason])))
 
-    for name, evaluations in targets.items():
-        for reference, seed, _ in evaluations:
-            need(*plan.milestone(reference, seed), name)
+    for name, paths in files.items():
+        for origin in filter(None, map(plan.origin, paths)):
+            need(*origin, name)
     return needs
 
 

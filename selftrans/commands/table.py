@@ -1,4 +1,4 @@
-"""The CSV is for machines; the Markdown beside it is for people and says how to read it."""
+"""The CSV is for machines; the Markdown beside it is for people and says how to read it, the LaTeX for papers."""
 
 import argparse
 from pathlib import Path
@@ -14,9 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write results/<name>.csv and results/<name>.md."""
+    """Write results/<name>.csv, and the same as .md, .tex and .html."""
     from selftrans.files import atomic_path, write_text
+    from selftrans.reporting.latex import to_latex
     from selftrans.reporting.markdown import to_markdown, to_text
+    from selftrans.reporting.page.render import render_table
     from selftrans.reporting.tables import build_table
 
     plan = plan_of(arguments)
@@ -25,6 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     table = plan.project.tables[arguments.name]
     frame = build_table(plan, table)
     write_text(Path("results") / f"{arguments.name}.md", to_markdown(plan, table, frame))
+    write_text(Path("results") / f"{arguments.name}.tex", to_latex(plan, arguments.name, frame))
     with atomic_path(Path("results") / f"{arguments.name}.csv") as part:
         frame.to_csv(part, index=False)
+    write_text(Path("results") / f"{arguments.name}.html", render_table(plan, arguments.name))
     print(to_text(frame))

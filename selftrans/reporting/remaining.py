@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrans.config import Pace, Preset
-from selftrans.plan import Evaluation, Pattern, Plan, Run, Teacher
+from selftrans.plan import Pattern, Plan, Run, Teacher
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,23 @@ class Job:
 class Remaining:
     """The jobs whose files are not there yet, each after those that it waits for."""
 
-    def __init__(self, plan: Plan, evaluations: Iterable[Evaluation]) -> None:
+    def __init__(self, plan: Plan, files: Iterable[Path]) -> None:
+        """``files`` are metrics, samples, weights or features; others are not counted."""
         self.plan = plan
         self.jobs: dict[Path, Job] = {}  # by the file that each makes
-        for reference, seed, preset in evaluations:
-            self._measured(*plan.milestone(reference, seed), preset)
+        for path in files:
+            if not path.exists() and (origin := plan.origin(path)):
+                self._made(path, *origin)
+
+    def _made(self, path: Path, run: Run, step: int) -> None:
+        preset = path.stem.partition(".step-")[2].partition(".")[2]  # which may have points of its own
+        match path.relative_to(self.plan.root).parts[0]:
+            case "metrics":
+                self._measured(run, step, preset)
+            case "samples":
+                self._sampled(run, step, preset)
+            case "runs" | "features":
+                self._trained(run, step)
 
     @property
     def steps(self) -> int:
@@ -60,17 +72,17 @@ class Remaining:
         total = sum(job.seconds(pace) for job in self.jobs.values())
         return max(total / cores, *done.values(), 0.0)
 
-    def _measured(self, run: Run, step: int, name: str) -> None:
-        path = self.plan.path(Pattern.metrics, run=run.id, step=step, preset=name)
+    def _measured(self, run: Run, step: int, preset: str) -> None:
+        path = self.plan.path(Pattern.metrics, run=run.id, step=step, preset=preset)
         if not path.exists() and path not in self.jobs:
-            samples = self._sampled(run, step, name)
+            samples = self._sampled(run, step, preset)
             self.jobs[path] = Job((samples,), run)
 
-    def _sampled(self, run: Run, step: int, name: str) -> Path:
-        path, preset = self.plan.path(Pattern.samples, run=run.id, step=step, preset=name), run.family.presets[name]
+    def _sampled(self, run: Run, step: int, preset: str) -> Path:
+        path, how = self.plan.path(Pattern.samples, run=run.id, step=step, preset=preset), run.family.presets[preset]
         if not path.exists() and path not in self.jobs:
             weights = self._trained(run, step)
-            self.jobs[path] = Job((weights,), run, images=preset.samples, blocks=passes(preset) * run.model.depth)
+            self.jobs[path] = Job((weights,), run, images=how.samples, blocks=passes(how) * run.model.depth)
         return path
 
     def _trained(self, run: Run, step: int, kind: str = "ema") -> Path:

@@ -16,7 +16,7 @@ from selftrans.errors import UserError
 from selftrans.files import write_json
 from selftrans.loading import load_project
 from selftrans.plan import Pattern, Plan
-from selftrans.reporting.figures.registry import draw_figure, find_figure, inputs_of, kinds, load_figures
+from selftrans.reporting.figures.registry import draw_figure, figures_of, find_figure, inputs_of, kinds, load_figures
 from selftrans.reporting.figures.style import LOOKS
 from selftrans.samples import Samples
 from workflow import REPOSITORY, SMOKE
@@ -62,6 +62,21 @@ def results(configuration, tmp_path, monkeypatch):
         return Plan(load_project(folder, seeds=seeds))
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("only", "kept"),
+    [
+        (None, list(FIGURES)),
+        ("mu", list(FIGURES)),
+        ("guided", ["gallery", "guidance"]),  # of the sweep the rows that fit are kept
+        ("plain,guided", ["curves", "gallery", "along", "guidance"]),
+        ("aligned", []),
+    ],
+)
+def test_a_plan_of_some_runs_has_the_figures_that_show_nothing_else(results, only, kept):
+    plan = Plan(load_project(results().project.folder, only=only))
+    assert list(figures_of(plan)) == kept
 
 
 def write_metrics(plan, values, preset="headline"):

@@ -3,7 +3,7 @@
 import pytest
 
 from selftrans.config import Pace, Preset
-from selftrans.plan import Pattern
+from selftrans.plan import Pattern, Probe
 from selftrans.reporting.remaining import Remaining, passes
 
 PACE = Pace(step=1e6 / 16, image=250e3 / 16, job=10.0)  # an image has 16 tokens
@@ -21,7 +21,7 @@ def plan(configuration, tmp_path, monkeypatch):
 
 
 def remaining(plan, *references):
-    return Remaining(plan, [(reference, 0, "headline") for reference in references])
+    return Remaining(plan, [plan.metrics(reference, 0, "headline") for reference in references])
 
 
 def touch(path):
@@ -91,6 +91,33 @@ def test_more_cores_help_as_far_as_jobs_do_not_wait_for_each_other(plan):
     until_the_teacher = training((20, GUIDED), (10, GUIDED), (10, VANILLA), (20, VANILLA), (20, VANILLA))
     longest = teacher + until_the_teacher + SAMPLING + EVALUATION
     assert guided.seconds(PACE, cores=100) == pytest.approx(longest)  # the student waits for all of its teacher
+
+
+def test_a_preset_of_a_sweep_has_a_point_in_its_name(configuration, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configuration.family["sweeps"] = {"sweep": {"preset": "headline", "cfg_scale": [1.5], "cfg_until": [0.75]}}
+    plan = configuration.plan()
+    (name,) = (name for name in plan.run("plain", 0).family.presets if name.startswith("sweep"))
+    assert "." in name
+    assert Remaining(plan, [plan.metrics("plain@8", 0, name)]).images == 8
+
+
+def test_what_figures_look_at_is_trained_and_not_measured(plan):
+    """Weights, features and samples; guiding features are the teacher's, trained for 40 steps."""
+    guided = plan.run("guided", 0)
+    samples = plan.path(Pattern.samples, run=guided.id, step=30, preset="headline")
+    for path, steps, images in [
+        (plan.weights(guided, 80), 120, 0),
+        (plan.features("guided@8", 0, Probe(t=0.5, images=10)), 120, 0),
+        (plan.features("guided@8", 0, Probe(t=0.5, images=10, layers="guiding")), 40, 0),
+        (plan.features("aligned@8", 0, Probe(t=0.5, images=10, layers="guiding")), 0, 0),  # latents
+        (samples, 40 + 30, 8),
+        (plan.project.folder / "paper" / "main.csv", 0, 0),
+    ]:
+        found = Remaining(plan, [path])
+        assert (found.steps, found.images) == (steps, images), path
+    touch(samples)
+    assert Remaining(plan, [samples]).jobs == {}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from selftrans.config import ClassifierRecipe, PublishedEncoder
 from selftrans.errors import UserError
 from selftrans.loading import load_project
 from selftrans.plan import Pattern, Plan
-from selftrans.reporting.figures.registry import inputs_of, load_figures
+from selftrans.reporting.figures.registry import figures_of, inputs_of
 
 SETTINGS = ("scale", "seeds", "claim_seeds", "only")
 CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
@@ -19,7 +19,7 @@ CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
 try:
     settings = {key: config.get(key) for key in SETTINGS}
     PLAN = Plan(load_project(CONFIGURATION, **settings))
-    FIGURES = load_figures(CONFIGURATION)
+    FIGURES = figures_of(PLAN)
 except UserError as error:
     raise WorkflowError(str(error))
 
@@ -198,3 +198,28 @@ def figure_inputs(wildcards):
         return inputs_of(PLAN, wildcards.figure)
     except UserError as error:
         raise WorkflowError(str(error))
+
+
+def in_report(path, caption, category, labels):
+    """An output that Snakemake's report shows."""
+    return report(
+        path, caption=f"../report/{caption}.rst", category=category, labels=labels
+    )
+
+
+def table_in_words(wildcards):
+    """What the report calls a table."""
+    return {"what": f"{wildcards.table}: {table_of(wildcards).title}"}
+
+
+def picture_of_report(path):
+    """A figure in Snakemake's report; curves of training are a category of their own."""
+
+    def category(wildcards):
+        training = FIGURES[wildcards.figure].kind == "training"
+        return "Training curves" if training else "Figures"
+
+    def labels(wildcards):
+        return {"what": f"{wildcards.figure}: {FIGURES[wildcards.figure].title}"}
+
+    return in_report(path, "figure", category, labels)

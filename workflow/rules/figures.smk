@@ -15,7 +15,8 @@ rule figure:
         figure_inputs,
     output:
         "results/figures/{figure}.csv",
-        multiext("results/figures/{figure}", ".pdf", ".png"),
+        "results/figures/{figure}.pdf",
+        picture_of_report("results/figures/{figure}.png"),
     log:
         at("logs/figure/{figure}.log"),
     benchmark:
@@ -30,7 +31,7 @@ rule figure:
         runtime=10,
     params:
         extent=EXTENT,
-        entry=lambda wildcards: FIGURES[wildcards.figure].model_dump_json(),
+        entry=lambda wildcards: FIGURES[wildcards.figure].model_dump(mode="json"),
         inputs=lambda wildcards, input: input,
     shell:
         "python -m selftrans figure {wildcards.figure} {params.extent}"
@@ -41,6 +42,7 @@ rule figure:
 use rule figure as figure_of_arrays with:
     output:
         "results/figures/{figure}.npz",
-        multiext("results/figures/{figure}", ".pdf", ".png"),
+        "results/figures/{figure}.pdf",
+        picture_of_report("results/figures/{figure}.png"),
     wildcard_constraints:
         figure=figures_with("npz"),

@@ -15,6 +15,8 @@ rule table:
     output:
         csv="results/{table}.csv",
         markdown="results/{table}.md",
+        latex="results/{table}.tex",
+        page=in_report("results/{table}.html", "table", "Tables", table_in_words),
     log:
         at("logs/table/{table}.log"),
     benchmark:
@@ -23,7 +25,7 @@ rule table:
         "../../environment.yml"
     params:
         extent=EXTENT,
-        table=lambda wildcards: table_of(wildcards).model_dump_json(),
+        table=lambda wildcards: table_of(wildcards).model_dump(mode="json"),
         metrics=lambda wildcards, input: input.metrics,
         notes=lambda wildcards: PLAN.scale.notes.get(wildcards.table, ""),
     shell:
@@ -36,6 +38,8 @@ rule claims:
     output:
         csv="results/claims.csv",
         markdown="results/claims.md",
+        latex="results/claims.tex",
+        page=in_report("results/claims.html", "claims", "Claims", {"what": "verdicts"}),
     log:
         at("logs/claims.log"),
     benchmark:

@@ -79,6 +79,24 @@ def _figure(path: Path, name: str, raw: Any) -> Figure:
     return Figure(**heading, settings=check(path, kinds()[about.kind].Settings, own, name))
 
 
+def figures_of(plan: Plan) -> dict[str, Figure]:
+    """The figures of a plan: where it keeps ``only`` some runs, those that show nothing else.
+
+    Raises UserError as `load_figures` does.
+    """
+    figures, only = load_figures(plan.project.folder), plan.project.only
+    return figures if only is None else {name: found for name, found in figures.items() if _fits(plan, name)}
+
+
+def _fits(plan: Plan, name: str) -> bool:
+    try:
+        files = inputs_of(plan, name)
+    except UserError:  # of a table that is not kept, or of which a row is not
+        return False
+    parts = {part.partition(".step-")[0] for path in files for part in path.parts}
+    return all(plan.keeps(plan.runs[part]) for part in parts & plan.runs.keys())
+
+
 def find_figure(plan: Plan, name: str) -> Figure:
     """The figure that is called so. Raises UserError if there is none."""
     entries = load_figures(plan.project.folder)

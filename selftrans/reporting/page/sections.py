@@ -1,0 +1,209 @@
+"""What the page tells, read from what the workflow made: tables, claims, figures, training curves, runtimes."""
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from PIL import Image
+
+from selftrans.files import read_json
+from selftrans.plan import Plan, Run
+from selftrans.reporting import claims_markdown, markdown
+from selftrans.reporting.figures.registry import figures_of
+from selftrans.reporting.page.charts import interval, lines
+from selftrans.reporting.training_log import log_file, read_log
+
+RESULTS = Path("results")
+BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
+SCREEN = 150  # pixels that an inch of a figure takes, at most
+PROSE = MarkdownIt("commonmark")
+
+# What a training log holds -> what its panel is called, and whether its axis is logarithmic.
+CURVES = {
+    "diffusion": ("diffusion loss", False),
+    "method": ("method's loss", False),
+    "feature_norm": ("norm of aligned features", False),
+    "gradient_norm": ("gradient norm, log", True),
+    "steps_per_second": ("steps per second", False),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text, and its share of the column's largest value if that is drawn."""
+
+    text: str
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class TableSection:
+    """A table with what stands above and below it."""
+
+    name: str
+    title: str
+    introduction: Markup
+    headers: list[str]
+    rows: list[list[Cell]]
+    notes: Markup
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judged claim."""
+
+    says: str
+    verdict: str
+    difference: str
+    picture: Markup
+    p: str
+    papers: str
+
+
+@dataclass(frozen=True)
+class ClaimsSection:
+    """All claims by where the paper makes them, and how many got which verdict."""
+
+    summary: str
+    counts: dict[str, int]
+    introduction: Markup
+    groups: list[tuple[str, list[Verdict]]]
+    notes: Markup
+
+
+@dataclass(frozen=True)
+class FigureSection:
+    """A figure as a picture inside the page."""
+
+    name: str
+    title: str
+    caption: str
+    source: str  # a data: address
+    width: int  # CSS pixels at which text has the size of the page's
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """The training curves of a row, over all of its seeds."""
+
+    name: str
+    steps: int
+    seeds: int
+    panels: list[tuple[str, str, Markup]]  # what, its range, picture
+
+
+def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:
+    """Every table that is there, in the order of tables.yaml."""
+    for name, table in plan.project.tables.items():
+        path = RESULTS / f"{name}.csv"
+        if path.exists():
+            frame = pd.read_csv(path).convert_dtypes()
+            above, below = around_tables(path.with_suffix(".md"))
+            cells = markdown.cells(frame, columns)
+            yield TableSection(name, table.title, above, list(cells.columns), _with_bars(frame, cells), below)
+
+
+def _with_bars(frame: pd.DataFrame, cells: pd.DataFrame) -> list[list[Cell]]:
+    """Cells; those of columns in BARS with their share of the column's largest value."""
+    barred = [name for name in BARS if name in frame]
+    shares = {markdown.HEADERS[name].format(**frame.iloc[0]): frame[name] / frame[name].max() for name in barred}
+
+    def cell(line: int, header: str) -> Cell:
+        return Cell(cells.at[line, header], _number(shares[header][line]) if header in shares else None)
+
+    return [[cell(line, header) for header in cells.columns] for line in cells.index]
+
+
+def _number(value: Any) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def claims(plan: Plan) -> ClaimsSection | None:
+    """The judged claims, or None if there are none yet."""
+    path = RESULTS / "claims.csv"
+    if not path.exists():
+        return None
+    frame = pd.read_csv(path).convert_dtypes()
+    above, below = around_tables(path.with_suffix(".md"))
+    groups = claims_markdown.marked(plan, frame).groupby("source", sort=False)
+    found = [(source, _verdicts(group.reset_index(drop=True))) for source, group in groups]
+    counts = {verdict: int((frame["verdict"] == verdict).sum()) for verdict in ("holds", "contradicted", "undecided")}
+    return ClaimsSection(claims_markdown.summary(frame), counts, above, found, below)
+
+
+def _verdicts(group: pd.DataFrame) -> list[Verdict]:
+    """Claims of one place in the paper; those of one metric share an axis."""
+    cells = claims_markdown.claim_cells(group, "says")
+    reach = group[["difference", "low", "high"]].abs().max(axis=1).groupby(group["metric"]).transform("max")
+    return [
+        Verdict(
+            says=line.says,
+            verdict=line.verdict,
+            difference=cells.at[number, "difference"],
+            picture=interval(line.difference, _number(line.low), _number(line.high), float(reach[number]) or 1.0),
+            p=cells.at[number, "p"],
+            papers=cells.at[number, "the paper's"],
+        )
+        for number, line in zip(group.index, group.itertuples(), strict=True)
+    ]
+
+
+def around_tables(path: Path) -> tuple[Markup, Markup]:
+    """The prose of a Markdown file above its first and below its last table, as HTML, without headings."""
+    text = path.read_text(encoding="utf-8").splitlines()
+    rows = [number for number, line in enumerate(text) if line.startswith("|")]
+    parts = (text[: rows[0]], text[rows[-1] + 1 :])
+    above, below = ("\n".join(line for line in part if not line.startswith("#")) for part in parts)
+    return Markup(PROSE.render(above)), Markup(PROSE.render(below))
+
+
+def figures(plan: Plan) -> Iterator[FigureSection]:
+    """Every figure that is there, in the order of figures.yaml."""
+    for name, figure in figures_of(plan).items():
+        path = RESULTS / "figures" / f"{name}.png"
+        if path.exists():
+            source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+            with Image.open(path) as picture:
+                width = round(picture.width / picture.info["dpi"][0] * SCREEN)
+            yield FigureSection(name, figure.title, figure.caption, source, width)
+
+
+def curves(plan: Plan) -> Iterator[tuple[str, list[RunSection]]]:
+    """(family and model, their runs that have logs)."""
+    groups: dict[str, list[RunSection]] = {}
+    for name, row in plan.project.rows.items():
+        runs = [run for seed in plan.claim_seeds if log_file(plan, run := plan.run(name, seed)).exists()]
+        if runs:
+            groups.setdefault(f"{row.family}, {row.model}", []).append(_run_section(plan, name, runs))
+    yield from groups.items()
+
+
+def _run_section(plan: Plan, name: str, runs: Sequence[Run]) -> RunSection:
+    logs = [read_log(log_file(plan, run)) for run in runs]
+    until = max(int(log["step"].max()) for log in logs)
+    panels = []
+    for key, (title, logarithmic) in CURVES.items():
+        shown = [log for log in logs if log[key].fillna(0).any()]
+        if shown:
+            values = pd.concat([log[key] for log in shown])
+            drawn = [list(zip(log["step"], log[key], strict=True)) for log in shown]
+            panels.append((title, f"{values.min():.3g} to {values.max():.3g}", lines(drawn, until, logarithmic)))
+    return RunSection(name, until, len(runs), panels)
+
+
+def qualities(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, report) of each VAE, extractor and encoder that is there."""
+    for folder in ("tokenizers", "extractors", "encoders"):
+        for path in sorted((plan.root / folder).glob("*.json")):
+            yield path.stem, read_json(path)
+
+
+def metrics(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Every evaluation that a table or a claim rests on and that is there."""
+    wanted = [path for evaluations in plan.targets.values() for path in (plan.metrics(*one) for one in evaluations)]
+    yield from (read_json(path) for path in dict.fromkeys(wanted) if path.exists())

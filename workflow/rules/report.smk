@@ -1,0 +1,42 @@
+# The page that tells everything; `snakemake --report results/report.html -- results/index.html` afterwards.
+
+
+localrules:
+    page,
+
+
+rule page:
+    input:
+        expand("results/{target}.html", target=PLAN.targets),
+        "results/INDEX.csv",
+        expand("results/figures/{figure}.pdf", figure=FIGURES),
+    output:
+        in_report(
+            "results/index.html",
+            "summary",
+            "Summary",
+            {"what": "the whole story on one page"},
+        ),
+        in_report(
+            "results/training.html",
+            "training",
+            "Training curves",
+            {"what": "every run"},
+        ),
+        in_report(
+            "results/provenance.html",
+            "provenance",
+            "Provenance",
+            {"what": "what was run, where, and for how long"},
+        ),
+    log:
+        at("logs/page.log"),
+    benchmark:
+        at("benchmarks/page.tsv")
+    conda:
+        "../../environment.yml"
+    params:
+        extent=EXTENT,
+        inputs=lambda wildcards, input: input,
+    shell:
+        "python -m selftrans page {params.extent} > {log} 2> >(tee -a {log} >&2)"
