@@ -98,13 +98,13 @@ class RunSection:
 
 
 def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:
-    """Every table that is there, in the order of tables.yaml."""
+    """Every table that is there, in the order of tables.yaml, with the run of each row as its last column."""
     for name, table in plan.project.tables.items():
         path = RESULTS / f"{name}.csv"
         if path.exists():
             frame = pd.read_csv(path).convert_dtypes()
             above, below = around_tables(path.with_suffix(".md"))
-            cells = markdown.cells(frame, columns)
+            cells = markdown.cells(frame, columns).assign(run=frame["run"].fillna(""))
             yield TableSection(name, table.title, above, list(cells.columns), _with_bars(frame, cells), below)
 
 

@@ -108,6 +108,7 @@ def test_the_page_tells_everything_in_one_file(plan, tmp_path):
     page = page_of(tmp_path / "results/index.html")
     assert {"headline", "claims", "figures", "fig6", "tables", "curves", "provenance"} <= page.ids
     assert "44.0 ± 4.0" in page.text
+    assert "plain@8" in page.text
     assert "2 claims over 3 seeds: 1 hold, 1 are contradicted, 0 are undecided." in page.text
     assert "alignment <helps> & more" in page.text
     assert "The first of each class." in page.text
