@@ -51,7 +51,9 @@ def draw(plan: Plan, settings: Settings) -> "tuple[Figure, pd.DataFrame]":
 
 
 def _panel(axes: "Axes", plan: Plan, reference: str, lines: "pd.DataFrame") -> None:
-    """The distance against the scale, the longer an interval the darker its line."""
+    """The distance against the scale, the longer an interval the darker its line; too much guidance is far off."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     from selftrans.reporting.figures.style import look_of
 
     run, step = plan.milestone(reference, seed=0)
@@ -64,4 +66,7 @@ def _panel(axes: "Axes", plan: Plan, reference: str, lines: "pd.DataFrame") -> N
             values["cfg_scale"], values["frechet"], errors, color=look.colour, alpha=shade, marker=look.marker,
             elinewidth=0.8, label=f"{until:g}",
         )  # fmt: skip
-    axes.set(title=f"{look.name}, step {step}", xlabel="guidance scale")
+    axes.set(title=f"{look.name}, step {step}", xlabel="guidance scale", yscale="log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
