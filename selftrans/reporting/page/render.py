@@ -45,9 +45,9 @@ def render_table(plan: Plan, name: str) -> str:
 
 def missing(plan: Plan) -> list[str]:
     """The targets of tables, claims and figures that are not there."""
-    targets = [f"results/{name}.csv" for name in plan.targets]
-    targets += [f"results/figures/{name}.pdf" for name in figures_of(plan)]
-    return [target for target in targets if not Path(target).exists()]
+    made = [f"results/{name}.csv" for name in plan.targets if sections.result(plan, name) is None]
+    drawn = [f"results/figures/{name}.pdf" for name in figures_of(plan)]
+    return made + [target for target in drawn if not Path(target).exists()]
 
 
 def _fill(plan: Plan, parts: Sequence[str], found: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from selftrans.files import read_json
-from selftrans.plan import Plan, Run
+from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
@@ -97,13 +97,18 @@ class RunSection:
     panels: list[tuple[str, str, Markup]]  # what, its range, picture
 
 
+def result(plan: Plan, name: str) -> pd.DataFrame | None:
+    """``results/<name>.csv`` if it is there and of the plan's scale."""
+    path = RESULTS / f"{name}.csv"
+    frame = pd.read_csv(path).convert_dtypes() if path.exists() else None
+    return frame if frame is not None and set(frame["scale"]) == {plan.scale.name} else None
+
+
 def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:
     """Every table that is there, in the order of tables.yaml, with the run of each row as its last column."""
     for name, table in plan.project.tables.items():
-        path = RESULTS / f"{name}.csv"
-        if path.exists():
-            frame = pd.read_csv(path).convert_dtypes()
-            above, below = around_tables(path.with_suffix(".md"))
+        if (frame := result(plan, name)) is not None:
+            above, below = around_tables(RESULTS / f"{name}.md")
             cells = markdown.cells(frame, columns).assign(run=frame["run"].fillna(""))
             yield TableSection(name, table.title, above, list(cells.columns), _with_bars(frame, cells), below)
 
@@ -125,11 +130,9 @@ def _number(value: Any) -> float | None:
 
 def claims(plan: Plan) -> ClaimsSection | None:
     """The judged claims, or None if there are none yet."""
-    path = RESULTS / "claims.csv"
-    if not path.exists():
+    if (frame := result(plan, "claims")) is None:
         return None
-    frame = pd.read_csv(path).convert_dtypes()
-    above, below = around_tables(path.with_suffix(".md"))
+    above, below = around_tables(RESULTS / "claims.md")
     groups = claims_markdown.marked(plan, frame).groupby("source", sort=False)
     found = [(source, _verdicts(group.reset_index(drop=True))) for source, group in groups]
     counts = {verdict: int((frame["verdict"] == verdict).sum()) for verdict in ("holds", "contradicted", "undecided")}
@@ -177,14 +180,13 @@ def curves(plan: Plan) -> Iterator[tuple[str, list[RunSection]]]:
     """(family and model, their runs that have logs)."""
     groups: dict[str, list[RunSection]] = {}
     for name, row in plan.project.rows.items():
-        runs = [run for seed in plan.claim_seeds if log_file(plan, run := plan.run(name, seed)).exists()]
-        if runs:
-            groups.setdefault(f"{row.family}, {row.model}", []).append(_run_section(plan, name, runs))
+        logs = [read_log(log_file(plan, plan.run(name, seed))) for seed in plan.claim_seeds]
+        if logs := [log for log in logs if not log.empty]:
+            groups.setdefault(f"{row.family}, {row.model}", []).append(_run_section(name, logs))
     yield from groups.items()
 
 
-def _run_section(plan: Plan, name: str, runs: Sequence[Run]) -> RunSection:
-    logs = [read_log(log_file(plan, run)) for run in runs]
+def _run_section(name: str, logs: Sequence[pd.DataFrame]) -> RunSection:
     until = max(int(log["step"].max()) for log in logs)
     panels = []
     for key, (title, logarithmic) in CURVES.items():
@@ -193,7 +195,7 @@ def _run_section(plan: Plan, name: str, runs: Sequence[Run]) -> RunSection:
             values = pd.concat([log[key] for log in shown])
             drawn = [list(zip(log["step"], log[key], strict=True)) for log in shown]
             panels.append((title, f"{values.min():.3g} to {values.max():.3g}", lines(drawn, until, logarithmic)))
-    return RunSection(name, until, len(runs), panels)
+    return RunSection(name, until, len(logs), panels)
 
 
 def qualities(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:

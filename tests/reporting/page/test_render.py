@@ -87,6 +87,9 @@ def make_results(plan):
         log.parent.mkdir(parents=True)
         values = dict.fromkeys(("loss", "diffusion", "method", "gradient_norm", "steps_per_second"), 1.5)
         log.write_text("".join(json.dumps({"step": step, **values}) + "\n" for step in (20, 40)))
+    empty = plan.path(Pattern.work, run=plan.run("plain", 0).id) / "log.jsonl"  # of a run that has just begun
+    empty.parent.mkdir(parents=True)
+    empty.touch()
     (plan.root.parent / "figures").mkdir(parents=True)
     (plan.root.parent / "figures/fig6.pdf").touch()
     Image.new("RGB", (600, 300), "red").save(plan.root.parent / "figures/fig6.png", dpi=(300, 300))
@@ -162,3 +165,14 @@ def test_parts_are_pages_of_their_own(plan, tmp_path):
     training, provenance = (page_of(tmp_path / f"results/{name}.html") for name in ("training", "provenance"))
     assert training.ids == {"curves"}
     assert provenance.ids == {"provenance"}
+
+
+def test_a_table_of_another_scale_is_not_there(plan, tmp_path):
+    make_results(plan)
+    run("table", "main", plan=plan)
+    table = tmp_path / "results/main.csv"
+    table.write_text(table.read_text().replace("tiny", "huge"))
+    run("page", plan=plan)
+    page = page_of(tmp_path / "results/index.html")
+    assert "headline" not in page.ids
+    assert "make results/main.csv" in page.text
