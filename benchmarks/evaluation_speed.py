@@ -12,13 +12,14 @@ import argparse
 import io
 import json
 import math
-import multiprocessing
-import resource
+import re
 import statistics
 import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def main() -> None:
 def frechet(arguments: argparse.Namespace) -> dict[str, Any]:
     """The Fréchet distance of two sets of moments: full rank, then of fewer rows than dimensions."""
     basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q
-    first, second = (torch.arange(1, WIDTH + 1).double() ** -0.5, torch.rand(WIDTH).double() + 0.01)
+    uniform = torch.rand(WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    first, second = torch.arange(1, WIDTH + 1).double() ** -0.5, uniform + 0.01
     covariances = [basis @ torch.diag(s**2) @ basis.T for s in (first, second)]
     mean = torch.zeros(WIDTH, dtype=torch.float64)
     commuting = [Moments(None, mean, (covariance + covariance.T) / 2) for covariance in covariances]
@@ -83,8 +85,9 @@ def _frechet(pair: list[Moments], exact: float, arguments: argparse.Namespace) -
     stored = [{"mu": moments.mean.numpy(), "sigma": moments.covariance.numpy()} for moments in pair]
 
     def ours() -> float:
-        fresh = (Moments(moments.count, moments.mean, moments.covariance) for moments in pair)  # no factor is kept
-        return frechet_distance(*fresh)
+        for moments in pair:
+            vars(moments).pop("factor", None)  # that of the last turn
+        return frechet_distance(*pair)
 
     def sqrtm() -> float:
         gap = stored[0]["mu"] - stored[1]["mu"]
@@ -103,7 +106,7 @@ def _frechet(pair: list[Moments], exact: float, arguments: argparse.Namespace) -
 
 def neighbours(arguments: argparse.Namespace) -> dict[str, Any]:
     """Precision and recall where torch-fidelity's default still fits into memory (7 GB)."""
-    reference, samples = features(10_000, seed=1), 0.98 * features(20_000, seed=2)
+    reference, samples = features(10_000, seed=1), features(20_000, seed=2, spread=0.98)
 
     def ours() -> tuple[float, float]:
         return precision_recall(reference, samples)
@@ -118,18 +121,21 @@ def neighbours(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def large(arguments: argparse.Namespace) -> dict[str, Any]:
     """Precision and recall at the size of the ADM suite, in a process of its own, whose memory is measured."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        seconds, gigabytes = pool.apply(_large, (arguments.threads,))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        seconds, gigabytes = pool.submit(_large, arguments.threads).result()
     sizes = {"references": 10_000, "samples": 50_000, "dimensions": WIDTH}
     return {**sizes, "seconds": round(seconds, 1), "peak_gigabytes_features_included": round(gigabytes, 2)}
 
 
 def _large(threads: int) -> tuple[float, float]:
     torch.set_num_threads(threads)
-    reference, samples = features(10_000, seed=1), 0.98 * features(50_000, seed=2)
+    reference, samples = features(10_000, seed=1), features(50_000, seed=2, spread=0.98)
     began = clock(threads)
     precision_recall(reference, samples)
-    return clock(threads) - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    seconds = clock(threads) - began
+    # Linux counts the parent's memory too in what resource.getrusage says of a process that it started.
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return seconds, int(peak) * 1024 / 1e9
 
 
 # -------------------------------------------------------------------------------------------------- Inception
@@ -191,13 +197,15 @@ def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def features(rows: int, seed: int) -> Tensor:
-    """(rows, 2048) float32, not negative, with a spectrum that falls like 1/i, as pooled features have."""
+def features(rows: int, seed: int, spread: float = 1.0) -> Tensor:
+    """(rows, 2048) float32, not negative, with a spectrum that falls like 1/i, as pooled features have.
+
+    A smaller ``spread``, of all deviations, is what samples have whose precision is higher than their recall.
+    """
     basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q.float()
-    spectrum = torch.arange(1, WIDTH + 1) ** -0.5
-    return (
-        0.4 + 0.3 * (torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)) * spectrum) @ basis
-    ).relu()
+    deviations = spread * torch.arange(1, WIDTH + 1) ** -0.5
+    coordinates = torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)) * deviations
+    return (0.4 + 0.3 * coordinates @ basis).relu()
 
 
 def compare(

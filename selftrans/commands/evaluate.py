@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--samples", type=Path, metavar="PATH", help="what is measured")
     files.add_argument("--reference", dest="against", type=Path, metavar="PATH", help="what it is compared with")
     files.add_argument(
-        "--extractor", default="inception", help="inception, or an extractor's file (default: inception)"
+        "--extractor",
+        metavar="inception|FILE",
+        default="inception",
+        help="what the images are seen through (default: inception)",
     )
     files.add_argument("--weights", type=Path, metavar="FILE", help="Inception's weights (default: torch.hub's file)")
     files.add_argument("--kid", action="store_true", help="the Kernel Inception Distance too")
@@ -91,7 +94,7 @@ def evaluate_files(arguments: argparse.Namespace) -> None:
     if arguments.output is not None:
         about = {"reference": str(arguments.against), **provenance_of(arguments.samples)}
         write_json(arguments.output, {**result.to_dict(), "about": about})
-    print(f"{what}, {result.summary()}")
+    print(f"{what}\n{result.summary()}")
 
 
 def extractor_of(arguments: argparse.Namespace) -> "Extractor":

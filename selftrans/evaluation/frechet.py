@@ -27,7 +27,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     require_same_width(a.mean, b.mean, "the two feature sets")
     for moments in (a, b):
         _warn_if_weak(moments)
-    apart = ((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace()).item()
+    variances = a.covariance.diagonal() + b.covariance.diagonal()  # trace() sums one by one, which rounds more
+    apart = ((a.mean - b.mean).square().sum() + variances.sum()).item()
     distance = apart - 2 * _trace_of_root(a, b, tolerance=1e-10 * apart)
     if distance < -1e-6 * apart:
         raise ValueError(
@@ -54,9 +55,12 @@ def _trace_of_root(a: Moments, b: Moments, tolerance: float) -> float:
 
 
 def _eigenvalues_of_product(a: Tensor, b: Tensor) -> np.ndarray | None:
-    """Eigenvalues (D,) of the product of two covariances; None if Cholesky finds the second one singular."""
-    try:
-        return scipy.linalg.eigh(a.numpy(), b.numpy(), type=2, eigvals_only=True, check_finite=False)
+    """Eigenvalues (D,) of the product of two covariances; None if Cholesky finds the first one singular.
+
+    Samples come first and are sometimes fewer than a reference, so that this ends early.
+    """
+    try:  # the default driver, "gvd", gives the same values in almost twice the time
+        return scipy.linalg.eigh(b.numpy(), a.numpy(), type=2, eigvals_only=True, check_finite=False, driver="gv")
     except np.linalg.LinAlgError:
         return None
 

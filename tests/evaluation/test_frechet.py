@@ -107,6 +107,37 @@ def test_fewer_rows_than_dimensions_is_exact(rows_a, rows_b):
     assert found == pytest.approx(gold, rel=1e-12)
 
 
+@pytest.mark.parametrize("rows", [(500, 400), (500, 30), (2, 3)])
+@pytest.mark.parametrize("last", [0, -4])
+def test_dead_and_redundant_units_are_exact(rows, last):
+    """Units that never fire, constants, copies and sums of others, among deviations of 1 to ``10**last``."""
+    sets = [correlated(count, 40, seed) * torch.logspace(0, last, 40) for seed, count in enumerate(rows)]
+    for features in sets:
+        features[:, ::4], features[:, 1] = 0, 0.3
+        features[:, 2::4] = features[:, 3:4]
+        features[:, 5] = features[:, 6:9].sum(dim=1)
+    sets[1][:, 9] = 0  # in one of them only
+    found, gold = distance_of_few_rows(*sets)
+    assert found == pytest.approx(gold, rel=1e-11)
+
+
+def test_small_sets_are_exact_whatever_they_are():
+    """Rounding taken for a direction's variance would be 1e-9 of a distance."""
+    for seed in range(300):
+        found, gold = distance_of_few_rows(correlated(3, 4, seed), correlated(4, 4, seed + 1000))
+        assert found == pytest.approx(gold, rel=1e-12)
+
+
+@pytest.mark.parametrize(("rows", "tolerance"), [(30, 1e-3), (61, 1e-5), (300, 1e-6)])
+def test_covariances_in_float32(rows, tolerance):
+    """As some projects store them; where they are singular, the rounding has roots of 1e-4 of the deviations."""
+    a, b = (Moments.from_features(correlated(count, 60, seed)) for count, seed in ((rows, 1), (500, 2)))
+    stored = [gaussian(x.mean, x.covariance.float()) for x in (a, b)]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".* rows for .* dimensions")
+        assert frechet_distance(*stored) == pytest.approx(frechet_distance(a, b), rel=tolerance)
+
+
 @pytest.mark.parametrize("rows", [2, 30, 63, 64, 65, 66, 500])
 def test_a_set_is_at_distance_zero_of_itself(rows):
     features = normal(rows, 64) * torch.logspace(-3, 0, 64)

@@ -92,11 +92,44 @@ def test_factor_leaves_out_a_single_null_direction(seed):
     assert moments.factor.shape == (12, 11)
 
 
+@pytest.mark.parametrize("rows", [3, 4])
+def test_factor_has_the_rank_of_any_small_set(rows):
+    """LAPACK's own tolerance takes the rounding of some of these for a direction."""
+    for seed in range(300):
+        features = normal(rows, 4, seed=seed) @ normal(4, 4, seed=1000 + seed) + 0.5
+        assert Moments.from_features(features).factor.shape == (4, rows - 1)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(40, 60), (61, 60), (300, 60), (20, 3)])
+def test_factor_is_that_of_the_eigenvectors_up_to_a_rotation(rows, width):
+    features = normal(rows, width) * torch.logspace(0, -3, width)
+    features[:, ::3] = features[:, :1]
+    moments = Moments.from_features(features)
+    values, vectors = torch.linalg.eigh(moments.covariance)
+    kept = values > 1e-12 * values.max()
+    root = vectors[:, kept] * values[kept].sqrt()
+    assert moments.factor.shape == root.shape
+    rotation = torch.linalg.lstsq(moments.factor, root).solution
+    torch.testing.assert_close(moments.factor @ rotation, root, rtol=0, atol=1e-12)
+    torch.testing.assert_close(rotation @ rotation.T, torch.eye(len(rotation)).double(), rtol=0, atol=1e-8)
+
+
+def test_factor_of_a_singular_covariance_in_float32_is_the_nearest_ones():
+    """Its rounding is a noise of both signs, a billion times that of float64; Cholesky would make it larger."""
+    features = normal(30, 60) * torch.logspace(0, -4, 60)
+    exact = Moments.from_features(features)
+    stored = Moments(30, exact.mean, exact.covariance.float().double())
+    values, vectors = torch.linalg.eigh(stored.covariance)
+    assert values.min() < -1e-12
+    nearest = vectors @ torch.diag(values.clamp_min(0)) @ vectors.T
+    torch.testing.assert_close(stored.factor @ stored.factor.T, nearest, rtol=0, atol=1e-12)
+
+
 def test_factor_of_no_variance_is_empty():
     assert Moments.from_features(torch.ones(9, 4)).factor.shape == (4, 0)
 
 
-@pytest.mark.parametrize("batch", [1, 700, 1024, 2500])
+@pytest.mark.parametrize("batch", [9, 700, 1024, 2500])
 def test_more_rows_than_are_added_at_one_time(batch):
     features = normal(2600, 3) + 7
     accumulator = accumulate(features.split(batch))
