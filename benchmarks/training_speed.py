@@ -15,6 +15,7 @@ config/runs.yaml has them, and the encoder has the backbone's width and depth, a
 import argparse
 import json
 import math
+import re
 import resource
 import statistics
 import sys
@@ -135,7 +136,10 @@ def peak_memory(options: argparse.Namespace) -> int:
     """Bytes at the peak so far."""
     if options.device == "cuda":
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if sys.platform == "linux":  # where getrusage counts the peak of the process that started this one too
+        (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        return int(kilobytes) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def prepare(options: argparse.Namespace) -> None:
