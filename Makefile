@@ -40,7 +40,8 @@ $(READY): pyproject.toml requirements.lock
 # How long it takes is said first.
 results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
-	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans plan $(*:.csv=) --brief $(OPTIONS);; esac
+	@case $@ in results/INDEX.csv|*.html) ;; \
+	  results/*.csv|results/figures/*) $(RUN) -m selftrans plan $(basename $*) --brief $(OPTIONS);; esac
 	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $@
 	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument("target", nargs="?", help="a table of tables.yaml, claims, or figures (default: all of them)")
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help="a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: all)",
+    )
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
     add_extent(parser)
@@ -32,8 +36,11 @@ def run(arguments: argparse.Namespace) -> None:
     files = {name: [plan.metrics(*found) for found in evaluations] for name, evaluations in plan.targets.items()}
     files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
     if arguments.target is not None:
+        _, is_figure, figure = arguments.target.partition("figures/")
+        if is_figure:
+            files[arguments.target] = inputs_of(plan, figure)
         if arguments.target not in files:
-            raise UserError(f"no table is called {arguments.target!r}; allowed: {', '.join(files)}")
+            raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
         files = {arguments.target: files[arguments.target]}
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))

@@ -59,7 +59,8 @@ def test_the_module_runs_without_installing_anything(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["plan", "table9"], "no table is called 'table9'; allowed: main"),
+        (["plan", "table9"], "no target is called 'table9'; allowed: main"),
+        (["plan", "figures/fig9"], "no figure is called 'fig9'; allowed: none, without figures.yaml"),
         (["plan", "--cores", "0"], "--cores: found 0; allowed: 1 or more"),
         (["plan", "--seeds", "0"], "config/config.yaml: seeds: found 0; allowed: greater than 0"),
         (["plan", "--scale", "huge"], "config/config.yaml: scale: found 'huge'; allowed: tiny, or a path"),
