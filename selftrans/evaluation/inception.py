@@ -20,6 +20,8 @@ from selftrans.evaluation.resize import resize_bilinear
 
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
+STEM_IMAGES = 4
+
 # Two projects publish the same file; torch.hub keeps either under its own name.
 FILE_NAMES = ("weights-inception-2015-12-05-6726825d.pth", "pt_inception-2015-12-05-6726825d.pth")
 
@@ -41,6 +43,9 @@ class InceptionV3(FeatureExtractorInceptionV3):
                 layer.conv = nn.utils.fuse_conv_bn_eval(layer.conv, layer.bn)
                 layer.bn = nn.Identity()
         self.to(memory_format=torch.channels_last)
+        layers = list(self.children())
+        first, end = layers.index(self.Mixed_5b), layers.index(self.fc)
+        self.stem, self.blocks = tuple(layers[:first]), tuple(layers[first:end])  # tuples register nothing twice
 
     def features(self, images: Tensor) -> Features:
         """Images (n, 3, H, W) uint8 -> pool (n, 2048), spatial (n, 2023), logits without their bias (n, 1008).
@@ -51,15 +56,22 @@ class InceptionV3(FeatureExtractorInceptionV3):
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"expected (n, 3, H, W) uint8 images, got {tuple(images.shape)} {images.dtype}")
-        x = resize_bilinear(images, self.INPUT_IMAGE_SIZE).sub_(128).div_(128)
-        for layer in self.children():
-            if layer is self.fc:
-                break
+        # A few at a time where images are still large: on a CPU, more would not stay in its cache.
+        few = STEM_IMAGES if images.device.type == "cpu" else max(1, len(images))
+        x = torch.cat([self._stem(part) for part in images.split(few)])
+        for layer in self.blocks:
             x = layer(x)
             if layer is self.Mixed_6d:
                 spatial = x[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         pool = x.flatten(1)
         return Features(pool, spatial, pool @ self.fc.weight.T)
+
+    def _stem(self, images: Tensor) -> Tensor:
+        """Images (n, 3, H, W) uint8 -> (n, 192, 35, 35): all that comes before the first Inception block."""
+        x = resize_bilinear(images, self.INPUT_IMAGE_SIZE).sub_(128).div_(128)
+        for layer in self.stem:
+            x = layer(x)
+        return x
 
 
 def load_inception(path: Path | None = None, sha256: str | None = None) -> Extractor:
