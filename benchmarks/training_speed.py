@@ -37,9 +37,10 @@ from selftrans.data.packed import Packed, write_packed
 from selftrans.encoders import Encoder, build_published, build_vit
 from selftrans.loading import load_project
 from selftrans.malloc import keep_freed_memory
-from selftrans.plan import Plan, Run
+from selftrans.plan import Plan
 from selftrans.provenance import provenance
 from selftrans.records import read_yaml
+from selftrans.runs import Run
 from selftrans.teacher import FrozenTeacher
 from selftrans.tokenizer import LatentStats
 from selftrans.trainer import Trainer

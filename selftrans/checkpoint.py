@@ -14,8 +14,8 @@ from selftrans.backbones import build_backbone
 from selftrans.backbones.backbone import Backbone
 from selftrans.errors import UserError
 from selftrans.files import atomic_path, load_tensors, save_tensors
-from selftrans.plan import Run
 from selftrans.provenance import provenance
+from selftrans.runs import Run
 
 
 def weights_header(run: Run, step: int, kind: str) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from selftrans.errors import UserError
 from selftrans.files import atomic_path
 from selftrans.guidance import guide
 from selftrans.interpolant import Noised, add_noise
-from selftrans.plan import GUIDED_BY, Probe, Run
+from selftrans.plan import GUIDED_BY, Probe
 from selftrans.progress import progress_bar
+from selftrans.runs import Run
 from selftrans.sampling import image_noise
 from selftrans.seeding import generator
 from selftrans.signatures import signature

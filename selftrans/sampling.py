@@ -19,7 +19,7 @@ from selftrans.checkpoint import load_backbone
 from selftrans.config import Preset
 from selftrans.errors import UserError
 from selftrans.guidance import guided_velocity
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 from selftrans.progress import progress_bar
 from selftrans.samplers import dopri5_ode, euler_maruyama_sde, euler_ode, heun_ode, time_grid
 from selftrans.samples import BatchFolder

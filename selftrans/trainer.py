@@ -28,8 +28,8 @@ from selftrans.files import exclusive, write_text
 from selftrans.interpolant import add_noise, drop_labels, sample_t
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.objective import Losses, objective
-from selftrans.plan import Run
 from selftrans.progress import progress_bar
+from selftrans.runs import Run
 from selftrans.seeding import generator
 
 LOG_EVERY = 20  # steps

@@ -102,3 +102,11 @@ class Configuration:
 @pytest.fixture
 def configuration(tmp_path: Path) -> Configuration:
     return Configuration(tmp_path / "config")
+
+
+@pytest.fixture
+def with_repa(configuration: Configuration) -> Configuration:
+    """A fourth row, which learns from an encoder, and a fifth, guided by it with everything else as in the third."""
+    configuration.rows["repa"] = {"like": "aligned", "method": {"name": "repa", "layer": 2}}
+    configuration.rows["guided-repa"] = {"like": "guided", "teacher": "repa@4"}
+    return configuration

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "selftrans"
 # A file may import from the files and folders that stand before its own. Commands see all.
 ORDER = [
     *("errors", "malloc", "seeding", "files"),
-    *("signatures", "records", "config", "loading", "plan"),
+    *("signatures", "records", "config", "loading", "paths", "runs", "plan"),
     *("provenance", "progress"),
     *("guidance", "pixels", "fitting", "tokenizer", "data"),
     *("interpolant", "ema", "backbones", "encoders", "checkpoint", "weight_import"),
@@ -27,7 +27,7 @@ ORDER = [
 # Side wings: none but commands imports them, and they see only the foundation.
 WINGS = {
     "evaluation": {"errors", "seeding", "files", "config", "progress", "pixels"},
-    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "plan"},
+    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "paths", "runs", "plan"},
 }
 
 

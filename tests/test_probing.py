@@ -19,7 +19,8 @@ from selftrans.data.packed import Packed, write_packed
 from selftrans.encoders import Encoder, build_vit
 from selftrans.errors import UserError
 from selftrans.interpolant import add_noise
-from selftrans.plan import GUIDED_BY, Pattern, Plan, Probe
+from selftrans.paths import Pattern
+from selftrans.plan import GUIDED_BY, Plan, Probe
 from selftrans.probing import Shown, choose_images, cleaner, guiding_features, layer_features, look
 from selftrans.signatures import method_names
 from selftrans.teacher import FrozenTeacher, freeze_teacher

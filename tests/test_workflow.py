@@ -18,7 +18,8 @@ from toy import smoke_plan
 
 from selftrans.files import load_tensors
 from selftrans.loading import load_project
-from selftrans.plan import Pattern, Plan
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import load_figures
 from selftrans.samples import Samples
 from selftrans.signatures import method_names

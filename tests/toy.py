@@ -11,7 +11,8 @@ from selftrans.data.latents import LatentDataset
 from selftrans.data.packed import write_packed
 from selftrans.interpolant import Noised, add_noise
 from selftrans.loading import load_project
-from selftrans.plan import Plan, Run
+from selftrans.plan import Plan
+from selftrans.runs import Run
 from selftrans.tokenizer import LatentStats
 
 SMOKE = Path(__file__).parent / "smoke" / "config"

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from selftrans.config import Family
 from selftrans.errors import UserError
 from selftrans.loading import load_project
-from selftrans.plan import Keys, Pattern, Plan, Run
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
+from selftrans.runs import Keys, Run
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrans.commands.common import device, milestone_of, need, plan_of
 from selftrans.errors import UserError
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 if TYPE_CHECKING:
     from selftrans.evaluation.extractors import Extractor

@@ -3,7 +3,7 @@
 import argparse
 
 from selftrans.commands.common import add_milestone, milestone_of, need, plan_of
-from selftrans.plan import Teacher
+from selftrans.runs import Teacher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

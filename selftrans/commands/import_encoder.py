@@ -6,7 +6,7 @@ from pathlib import Path
 from selftrans.commands.common import add_family, family_of, plan_of
 from selftrans.config import PublishedEncoder
 from selftrans.errors import UserError
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 
 from selftrans.commands.common import add_family, family_of, need, plan_of, read_split
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
 from selftrans.commands.train import surroundings
 from selftrans.errors import UserError
-from selftrans.plan import Pattern, Plan, Probe, Run
+from selftrans.paths import Pattern
+from selftrans.plan import Plan, Probe
+from selftrans.runs import Run
 
 if TYPE_CHECKING:
     from selftrans.probing import Shown

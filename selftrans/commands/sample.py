@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from selftrans.commands.common import device, milestone_of, need, plan_of
 from selftrans.config import Preset
 from selftrans.errors import UserError
-from selftrans.plan import RECIPE_VERSION, Pattern, Run, fingerprint
+from selftrans.paths import Pattern
 from selftrans.records import check
+from selftrans.runs import RECIPE_VERSION, Run, fingerprint
 
 if TYPE_CHECKING:
     from selftrans.sampling import ImageModel

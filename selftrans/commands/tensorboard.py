@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from selftrans.commands.common import plan_of
 from selftrans.errors import UserError
-from selftrans.plan import Pattern, Plan
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
 
 if TYPE_CHECKING:
     import pandas as pd

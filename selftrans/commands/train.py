@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
-from selftrans.plan import Pattern, Plan, Run
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
+from selftrans.runs import Run
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from selftrans.commands.common import add_family, check_accuracy, family_of, plan_of, read_split
 from selftrans.config import ClassifierRecipe
 from selftrans.errors import UserError
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

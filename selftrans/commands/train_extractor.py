@@ -4,7 +4,7 @@ import argparse
 from dataclasses import asdict
 
 from selftrans.commands.common import add_family, check_accuracy, family_of, plan_of, read_split
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

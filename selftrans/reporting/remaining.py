@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrans.config import Pace, Preset
-from selftrans.plan import Pattern, Plan, Run, Teacher
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
+from selftrans.runs import Run, Teacher
 
 
 @dataclass(frozen=True)

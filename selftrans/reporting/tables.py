@@ -10,7 +10,8 @@ import pandas as pd
 from selftrans.config import Column, Table
 from selftrans.errors import UserError
 from selftrans.files import read_json
-from selftrans.plan import Plan, Run
+from selftrans.plan import Plan
+from selftrans.runs import Run
 
 # What metrics must agree in to share a table.
 COMPARABLE = ("extractor_sha256", "samples", "references", "k", "split_size")

@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from selftrans.errors import UserError
-from selftrans.plan import Pattern, Plan, Run
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
+from selftrans.runs import Run
 
 MEASURED = ("loss", "diffusion", "method", "feature_norm", "gradient_norm", "steps_per_second")
 ABSENT = {"feature_norm"}  # where no method looks at features, and in logs older than it

@@ -20,7 +20,7 @@ from selftrans.commands import main
 from selftrans.data.packed import write_packed
 from selftrans.evaluation import inception
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 from selftrans.samples import Samples
 
 pytestmark = [

@@ -14,7 +14,7 @@ from selftrans.commands import main
 from selftrans.data.packed import Packed, write_packed
 from selftrans.encoders import Encoder
 from selftrans.files import file_sha256, load_tensors, read_json
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 from selftrans.tokenizer import LatentStats
 from workflow import snakemake
 

@@ -18,7 +18,7 @@ from selftrans.backbones.backbone import Backbone
 from selftrans.checkpoint import save_weights
 from selftrans.commands import main
 from selftrans.files import load_tensors, save_tensors
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 from selftrans.samples import Samples
 from selftrans.tokenizer import LatentStats, Tokenizer, build_vae
 from workflow import REPOSITORY, environment, snakemake

@@ -15,7 +15,8 @@ from selftrans.commands import main
 from selftrans.errors import UserError
 from selftrans.files import write_json
 from selftrans.loading import load_project
-from selftrans.plan import Pattern, Plan
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import draw_figure, figures_of, find_figure, inputs_of, kinds, load_figures
 from selftrans.reporting.figures.style import LOOKS
 from selftrans.samples import Samples

@@ -8,7 +8,7 @@ import pytest
 from selftrans.commands import main
 from selftrans.errors import UserError
 from selftrans.files import read_json, write_json
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 from selftrans.reporting.markdown import HEADERS, to_markdown
 from selftrans.reporting.tables import DESCRIPTIONS, build_table
 

@@ -10,7 +10,8 @@ sys.path.insert(0, workflow.basedir)
 from selftrans.config import ClassifierRecipe, PublishedEncoder
 from selftrans.errors import UserError
 from selftrans.loading import load_project
-from selftrans.plan import Pattern, Plan
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 
 SETTINGS = ("scale", "seeds", "claim_seeds", "only")

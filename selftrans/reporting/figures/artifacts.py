@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from selftrans.plan import Pattern, Plan
+from selftrans.paths import Pattern
+from selftrans.plan import Plan
 from selftrans.records import refuse
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrans.errors import UserError
-from selftrans.plan import Run
+from selftrans.runs import Run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from selftrans.config import Name
-from selftrans.plan import Plan, Probe, Run
+from selftrans.plan import Plan, Probe
 from selftrans.records import Record
 from selftrans.reporting.figures.probed import Images, guiding_references, read_features
 from selftrans.reporting.figures.style import look_of
 from selftrans.reporting.separability import Separability
+from selftrans.runs import Run
 from selftrans.signatures import Fraction, NonNegative
 
 if TYPE_CHECKING:

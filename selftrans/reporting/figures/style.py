@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrans.plan import Plan, Run
+from selftrans.plan import Plan
+from selftrans.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Picture

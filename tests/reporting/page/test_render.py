@@ -10,7 +10,7 @@ from PIL import Image
 
 from selftrans.commands import main
 from selftrans.files import write_json
-from selftrans.plan import Pattern
+from selftrans.paths import Pattern
 
 FRECHET = {"plain": [40.0, 44.0, 48.0], "aligned": [30.0, 36.0, 36.0], "guided": [20.0, 22.0, 27.0]}
 VOID = {"meta", "img", "br", "line", "circle", "polyline"}
