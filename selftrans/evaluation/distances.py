@@ -94,6 +94,9 @@ class Pairs:
     lower: Tensor
     upper: Tensor
 
+    def __len__(self) -> int:
+        return len(self.i)
+
     def __getitem__(self, keep: Tensor) -> "Pairs":
         return Pairs(self.i[keep], self.j[keep], self.lower[keep], self.upper[keep])
 

@@ -1,7 +1,8 @@
 """Nearest neighbours and who lies in whose ball, exactly, at the price of rough distances.
 
 Nearly all pairs are too far apart to matter, which bounds in a low precision show. What they leave open is settled
-by the distances themselves, so that the answers are those of float64 alone. Memory is bounded by blocks of pairs.
+by the distances themselves, so that the answers are those of float64 alone. Memory is bounded by blocks of pairs
+and by ``MANY``.
 """
 
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from selftrans.evaluation.distances import MARGIN, Pairs, Points, Screen, precisions, squared_distances
 
+MANY = 2**23  # pairs, of 32 bytes, that are kept before the nearest of each point are settled
 FEW = 1 / 32  # share of a block's pairs that are cheaper to settle than to bound in a higher precision
 
 
@@ -19,7 +21,8 @@ def squared_radii(points: Points, k: int, chunk: int, done: Callable[[], object]
 
     The point itself is the nearest, at 0, so this is the (k + 1)-th smallest distance of its row. What a point
     finds in its own chunk limits where else to look, so the points should be in random order. Bounds of ``chunk``²
-    pairs are in memory at a time, and all pairs near enough to matter; after each block, ``done()`` is called.
+    pairs are in memory at a time, and up to ``MANY`` pairs near enough to matter; after each block, ``done()`` is
+    called.
     """
     slices = _slices(len(points), chunk, at_least=k + 1)
     reach, kept = torch.empty(len(points), dtype=torch.float64), []
@@ -31,6 +34,8 @@ def squared_radii(points: Points, k: int, chunk: int, done: Callable[[], object]
         for columns in slices[:n]:
             pairs = _near_either(points, reach, rows, columns)
             kept += [half[half.lower <= (1 + MARGIN) * reach[half.i]] for half in (pairs, pairs.swapped)]
+            if sum(map(len, kept)) > MANY:
+                kept = [_nearest(points, Pairs.joined(kept), k + 1)]
             done()
     return _settle(points, Pairs.joined(kept), k + 1)
 
@@ -100,10 +105,28 @@ def _near_either(points: Points, reach: Tensor, rows: slice, columns: slice) -> 
     return pairs
 
 
+def _possible(pairs: Pairs, count: int, rank: int) -> Pairs:
+    """Without the pairs that ``rank`` others of their point are surely nearer than."""
+    return pairs[pairs.lower <= _rank_smallest(pairs.upper, pairs.i, count, rank)[pairs.i]]
+
+
+def _nearest(points: Points, pairs: Pairs, rank: int) -> Pairs:
+    """The ``rank`` nearest of each point's pairs; all that may be, if bounds leave few enough open."""
+    pairs = _possible(pairs, len(points), rank)
+    if len(pairs) <= MANY / 2:
+        return pairs
+    distances = squared_distances(points.exact, pairs.i, points.exact, pairs.j) / points.scale**2
+    order = _by_owner(distances, pairs.i)
+    owned = torch.bincount(pairs.i, minlength=len(points))
+    place = torch.arange(len(order)) - (owned.cumsum(dim=0) - owned)[pairs.i[order]]
+    chosen = order[place < rank]
+    return Pairs(pairs.i[chosen], pairs.j[chosen], distances[chosen], distances[chosen])
+
+
 def _settle(points: Points, pairs: Pairs, rank: int) -> Tensor:
     """The ``rank``-th smallest squared distance (N,) among each point's pairs, 0 for those without any."""
     count = len(points)
-    pairs = pairs[pairs.lower <= _rank_smallest(pairs.upper, pairs.i, count, rank)[pairs.i]]
+    pairs = _possible(pairs, count, rank)
     nearer = pairs.upper < _rank_smallest(pairs.lower, pairs.i, count, rank)[pairs.i]  # they count, but are not it
     distances = torch.full_like(pairs.lower, -torch.inf)
     open_pairs = pairs[~nearer]
@@ -113,12 +136,17 @@ def _settle(points: Points, pairs: Pairs, rank: int) -> Tensor:
 
 def _rank_smallest(values: Tensor, owners: Tensor, count: int, rank: int) -> Tensor:
     """The ``rank``-th smallest (count,) of the ``values`` (P,) of each owner (P,), 0 for those without any."""
-    order = values.argsort()
-    order = order[owners[order].argsort(stable=True)]
+    order = _by_owner(values, owners)
     owned = torch.bincount(owners, minlength=count)
     found = torch.zeros(count, dtype=values.dtype)
     found[owned > 0] = values[order[(owned.cumsum(dim=0) - owned + rank - 1)[owned > 0]]]
     return found
+
+
+def _by_owner(values: Tensor, owners: Tensor) -> Tensor:
+    """The order (P,) of owners, and of values where the owner is the same."""
+    order = values.argsort()
+    return order[owners[order].argsort(stable=True)]
 
 
 def _are_few(pairs: int, rows: slice, columns: slice) -> bool:

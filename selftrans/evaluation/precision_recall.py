@@ -1,5 +1,6 @@
 """Precision and recall: which samples lie among the references, which references among the samples."""
 
+import hashlib
 import math
 import warnings
 
@@ -27,21 +28,38 @@ def precision_recall(reference: Tensor, samples: Tensor, k: int = 3, chunk: int 
     require_rows(reference, "reference features", at_least=k + 1)
     require_rows(samples, "sample features", at_least=k + 1)
     require_same_width(reference, samples, "reference and sample features")
-    real, made = in_one_frame(_shuffled(reference), _shuffled(samples))
+    (reference, reference_of), (samples, sample_of) = (_thinned(_shuffled(x), k + 1) for x in (reference, samples))
+    real, made = in_one_frame(reference, samples)
     parts = [math.ceil(len(points) / chunk) for points in (real, made)]
     blocks = parts[0] * parts[1] + sum(n * (n + 1) // 2 for n in parts)
     with progress_bar(blocks, "precision and recall", "block") as bar:
         reference_radii, sample_radii = (squared_radii(points, k, chunk, bar.update) for points in (real, made))
-        _warn_if_zero(reference_radii, "references", k)
-        _warn_if_zero(sample_radii, "samples", k)
+        _warn_if_zero(reference_radii[reference_of], "references", k)
+        _warn_if_zero(sample_radii[sample_of], "samples", k)
         inside = covered(real, reference_radii, made, sample_radii, chunk, bar.update)
     reference_inside, sample_inside = inside
-    return sample_inside.double().mean().item(), reference_inside.double().mean().item()
+    return sample_inside[sample_of].double().mean().item(), reference_inside[reference_of].double().mean().item()
 
 
 def _shuffled(features: Tensor) -> Tensor:
     """In another order, since files are often sorted by class, which would make the search for neighbours slow."""
     return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))]
+
+
+def _thinned(features: Tensor, copies: int) -> tuple[Tensor, Tensor]:
+    """At most ``copies`` of each row, and for every row (N,) the place there of one like it.
+
+    More would not change which distance is the ``copies``-th smallest, but each would be looked at.
+    """
+    kept, places = [], []
+    found: dict[bytes, list[int]] = {}  # where copies of a row went
+    for row, values in enumerate(features.contiguous().numpy()):
+        like = found.setdefault(hashlib.blake2b(values, digest_size=16).digest(), [])
+        if len(like) < copies:
+            like.append(len(kept))
+            kept.append(row)
+        places.append(like[-1])
+    return features[kept] if len(kept) < len(features) else features, torch.tensor(places)
 
 
 def _warn_if_zero(radii: Tensor, what: str, k: int) -> None:

@@ -6,6 +6,7 @@ from evaluation.hard_points import KINDS, all_squared_distances, clouds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selftrans.evaluation import neighbours
 from selftrans.evaluation.distances import in_one_frame, squared_distances
 from selftrans.evaluation.neighbours import covered, squared_radii
 
@@ -51,3 +52,16 @@ def test_many_points_in_many_blocks(kind):
     assert torch.equal(b_inside, (distances <= radii[0][:, None]).any(dim=0))
     assert torch.equal(a_inside, (distances <= radii[1]).any(dim=1))
     assert b_inside.any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_memory_for_few_pairs_is_enough(kind, monkeypatch):
+    """Settling the nearest after nearly every block, instead of once, changes nothing."""
+    points, other = (in_one_frame(x, x)[0] for x in (clouds(kind, 90, 3, seed).float() for seed in (1, 2)))
+    expected = [squared_radii(x, 3, 20, lambda: None) for x in (points, other)]
+    settled, settle = [], neighbours._nearest
+    monkeypatch.setattr(neighbours, "MANY", 200)
+    monkeypatch.setattr(neighbours, "_nearest", lambda *given: settled.append(1) or settle(*given))
+    found = [squared_radii(x, 3, 20, lambda: None) for x in (points, other)]
+    assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert settled or kind in ("all the same", "repeated")  # whose distances of 0 are known without pairs

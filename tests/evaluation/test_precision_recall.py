@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from selftrans.evaluation import precision_recall as module
 from selftrans.evaluation.precision_recall import precision_recall
 
 
@@ -140,6 +141,20 @@ def test_copies_of_a_point_are_at_distance_zero():
         precision, recall = precision_recall(reference, samples, chunk=17)
     assert recall == 5 / 60
     assert precision >= 5 / 25
+
+
+def test_of_a_collapsed_generators_samples_few_are_looked_at(monkeypatch):
+    """Half are one image amid the others; every pair with it would matter, and of the whole set's the square would."""
+    looked_at, search = [], module.squared_radii
+    monkeypatch.setattr(
+        module, "squared_radii", lambda points, *rest: looked_at.append(len(points)) or search(points, *rest)
+    )
+    reference, samples = normal(80, 8), normal(60, 8, seed=1)
+    samples[::2] = 0
+    with pytest.warns(UserWarning, match=r"50\.0% of the samples occur more than 3 times"):
+        found = precision_recall(reference, samples)
+    assert found == pytest.approx(restated(reference, samples), abs=1e-15)
+    assert looked_at == [80, 34]
 
 
 def test_the_share_of_repeated_references_is_told():
