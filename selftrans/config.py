@@ -118,7 +118,7 @@ class Optimiser(Record):
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
-    clip: Positive = 1.0
+    clip: Positive | None = 1.0  # the largest norm of a step's gradient; null for any
 
 
 class Average(Record):
@@ -325,6 +325,7 @@ class Claim(Record):
     table: Name | None = None  # the table that has the paper's values of these runs
     paper: dict[Literal["better", "worse"], float] = Field(default_factory=dict)  # taken from there
     preset: Name = "headline"
+    seeds: Count | None = None  # at most, where as many as other claims have would take too long
 
     @property
     def references(self) -> dict[str, str]:

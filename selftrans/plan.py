@@ -284,12 +284,17 @@ class Plan:
             found += [(row.run, 0, table.second_preset) for row in table.trained]
         return list(dict.fromkeys(found))
 
+    def seeds_of(self, claim: Claim) -> range:
+        """The seeds that a claim is judged over."""
+        return self.claim_seeds[: claim.seeds]
+
     def evaluations_of_claims(self) -> list[Evaluation]:
         """What the claims are judged by."""
         found = [
             (reference, seed, claim.preset)
             for seed in self.claim_seeds
             for claim in self.project.claims.values()
+            if seed in self.seeds_of(claim)
             for reference in claim.references.values()
         ]
         return list(dict.fromkeys(found))

@@ -78,7 +78,7 @@ class Trainer:
         losses = self._forward()
         losses.total.backward()
         parameters = [*self.backbone.parameters(), *(self.method.parameters() if self.method else ())]
-        norm = nn.utils.clip_grad_norm_(parameters, self.family.optimiser.clip)
+        norm = nn.utils.clip_grad_norm_(parameters, self.family.optimiser.clip or math.inf)
         learning_rate = self._learning_rate()
         for optimiser in self._optimisers():
             optimiser.param_groups[0]["lr"] = learning_rate

@@ -119,6 +119,8 @@ def test_the_layers_of_table_1_are_the_published_ones(shipped):
     layers = {name: plan.run(name, 0).row.method for name in plan.project.rows}
     assert [layers[f"sit-{size}-repa"]["layer"] for size in ("b2", "l2", "xl2")] == [4, 8, 8]
     assert [layers[f"sit-{size}-layersync"]["pairs"] for size in ("l2", "xl2")] == [((8, 16),), ((8, 16),)]
+    assert [layers[f"sit-{size}-vae-repa"]["layer"] for size in ("b2", "l2", "xl2")] == [2, 8, 8]
+    assert [layers[f"sit-{size}-disperse"]["layer"] for size in ("b2", "l2", "xl2")] == [12, 24, 28]  # the last
     sra = [layers[f"sit-{size}-sra"] for size in ("b2", "l2", "xl2")]
     assert [(method["layer"], method["teacher_layer"]) for method in sra] == [(3, 8), (6, 16), (8, 20)]
     ours = [layers[f"{name}-st"] for name in ("sit-b2", "sit-l2", "sit-xl2", "ldit-b1", "ldit-xl1")]

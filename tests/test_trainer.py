@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils import get_total_norm
 from toy import random_backbone, smoke_run, toy_dataset
 
 from selftrans.checkpoint import load_backbone, load_state, step_to_go_on_from
@@ -109,6 +110,21 @@ def test_after_the_stop_there_is_no_method(dataset: LatentDataset) -> None:
     assert trainer.method is None
     assert [value["method"] > 0 for value in values] == [True] * 10 + [False] * 2
     assert set(trainer.state()) == {"backbone", "ema", "optimiser"}
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_the_gradient_is_clipped_unless_the_recipe_says_null(clip: float | None, dataset: LatentDataset) -> None:
+    trainer = trainer_of("vanilla", dataset)
+    recipe = trainer.family.optimiser.model_copy(update={"clip": clip})
+    trainer.family = trainer.family.model_copy(update={"optimiser": recipe})
+    parameters = [p for p in trainer.backbone.parameters() if p.requires_grad]
+    (optimiser,) = trainer._optimisers()
+    norms = []
+    optimiser.register_step_pre_hook(lambda *_: norms.append(get_total_norm([p.grad for p in parameters])))
+    trainer.train_step()
+    (logged,) = (value["gradient_norm"] for value in trainer.drain())
+    assert logged > 0.1
+    assert norms[0].item() == pytest.approx(clip or logged, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["vanilla", "aligned", "guided", *OTHER_METHODS])

@@ -76,15 +76,10 @@ def build_claims(plan: Plan) -> pd.DataFrame:
 
 def _line(plan: Plan, claim: Claim, by_file: dict[Path, dict[str, Any]]) -> dict[str, Any]:
     """One claim with its judgement."""
-    files = {
-        (run, seed): plan.metrics(run, seed, claim.preset)
-        for run in claim.references.values()
-        for seed in plan.claim_seeds
-    }
+    seeds = plan.seeds_of(claim)
+    files = {(run, seed): plan.metrics(run, seed, claim.preset) for run in claim.references.values() for seed in seeds}
     check_comparable({path: by_file[path] for path in files.values()})
-    by_seed = [
-        claim.values(lambda run, seed=seed: by_file[files[run, seed]][claim.metric]) for seed in plan.claim_seeds
-    ]
+    by_seed = [claim.values(lambda run, seed=seed: by_file[files[run, seed]][claim.metric]) for seed in seeds]
     better, worse = ([values[side] for values in by_seed] for side in ("better", "worse"))
     reduced = isinstance(claim.better, Reduction)
     sign = 1 if reduced or claim.metric == "inception_score" else -1  # of two distances the smaller is better
@@ -99,7 +94,7 @@ def _line(plan: Plan, claim: Claim, by_file: dict[Path, dict[str, Any]]) -> dict
         "worse_mean": mean(worse),
         **asdict(judgement),
         **_papers(claim, sign),
-        "seeds": len(plan.claim_seeds),
+        "seeds": len(seeds),
         **{key: example[key] for key in ("samples", "extractor")},
         "scale": plan.scale.name,
     }

@@ -60,15 +60,19 @@ def claim_cells(frame: pd.DataFrame, called: str) -> pd.DataFrame:
 
 def summary(frame: pd.DataFrame) -> str:
     """How many claims, over how many seeds, got which verdict."""
-    found, seeds = Counter(frame["verdict"]), frame["seeds"].iloc[0]
-    over = "one seed, which decides nothing" if seeds == 1 else f"{seeds} seeds"
+    seeds, alone = frame["seeds"].max(), frame["seeds"] == 1
+    if seeds == 1:
+        return f"{len(frame)} claims over one seed, which decides nothing."
+    found = Counter(frame["verdict"][~alone])
     verdicts = f"{found['holds']} hold, {found['contradicted']} are contradicted, {found['undecided']} are undecided"
-    return f"{len(frame)} claims over {over}: {verdicts}."
+    more = f"{alone.sum()} more {'has' if alone.sum() == 1 else 'have'} one seed, which decides nothing."
+    rest = f" {more}" if alone.any() else ""
+    return f"{(~alone).sum()} claims over {seeds} seeds: {verdicts}.{rest}"
 
 
 def introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
     """What verdicts, differences and p mean, as lines of Markdown."""
-    line = frame.iloc[0]
+    line, by_chance = frame.iloc[0], ALPHA * (frame["seeds"] > 1).sum()
     return [
         f"Scale `{plan.scale.name}`: {plan.scale.description}. {summary(frame)}",
         "",
@@ -77,8 +81,8 @@ def introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
         f"data order, noise and sampling noise. **holds**: a one-sided paired t-test at α = {ALPHA} finds the "
         "difference above 0. **contradicted**: it finds it below 0. **undecided**: neither, which does not say that "
         "there is none. p is that of the claim; the interval is two-sided. Nothing is corrected for the number of "
-        f"claims: if there were no difference behind any of them, about {ALPHA * len(frame):.1f} would hold by chance "
-        "and as many be contradicted.",
+        f"claims: if there were no difference behind any of them, about {by_chance:.1f} would hold by chance and "
+        "as many be contradicted.",
         "",
         f"Differences are of Fréchet distances over features of `{line['extractor']}`, which are no FIDs; *IS* marks "
         "those of Inception Scores, and *%* those of reductions of the distance, in points. *the paper's* is the "

@@ -83,6 +83,28 @@ def test_the_loss_does_not_depend_on_the_order_of_the_batch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SETTINGS)
+def test_the_loss_of_a_batch_is_the_mean_of_its_chunks(name: str) -> None:
+    """So that it does not depend on how many devices share a batch: two here, each with half of it."""
+    student = random_backbone()
+    settings = {"group": 3} if name == "dispersive" else {}
+    method = make(name, student, **settings)
+    noised, batch = random_batch(6)
+    features = student(noised.x_t, noised.t, noised.labels, method.layers).features
+    whole = method.loss(features, noised, batch, student, 0)
+    halves = [
+        method.loss(
+            {layer: value[half] for layer, value in features.items()},
+            type(noised)(**{key: value[half] for key, value in vars(noised).items()}),
+            type(batch)(batch.latents[half], batch.labels[half], batch.images[half]),
+            student,
+            0,
+        )
+        for half in (slice(3), slice(3, 6))
+    ]
+    torch.testing.assert_close(sum(halves) / 2, whole)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_the_same_generator_gives_the_same_method(name: str) -> None:
     student = random_backbone()
     method = make(name, student)
