@@ -21,6 +21,12 @@ def require_rows(features: Tensor, what: str, at_least: int = 1, first_row: int 
         raise ValueError(f"{what}: row {first_row + int(bad[0])} holds NaN or infinity")
 
 
+def require_neighbours(features: Tensor, what: str, k: int) -> None:
+    """Raises ValueError unless each of the rows of ``features`` (N, D) can have ``k`` neighbours among the others."""
+    if len(features) < k + 1:
+        raise ValueError(f"{what}: a k-th neighbour, k = {k}, needs at least k+1 = {k + 1} rows, got {len(features)}")
+
+
 def require_same_width(a: Tensor, b: Tensor, what: str) -> None:
     """Raises ValueError, with both shapes, unless the last dimensions of ``a`` and ``b`` agree."""
     if a.shape[-1] != b.shape[-1]:

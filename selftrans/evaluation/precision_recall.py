@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from selftrans.evaluation.checks import require_rows, require_same_width
+from selftrans.evaluation.checks import require_neighbours, require_rows, require_same_width
 from selftrans.evaluation.distances import in_one_frame
 from selftrans.evaluation.neighbours import covered, squared_radii
 from selftrans.progress import progress_bar
@@ -25,8 +25,9 @@ def precision_recall(reference: Tensor, samples: Tensor, k: int = 3, chunk: int 
     nothing else. Warns about balls of radius 0 (points repeated more than k times). Raises ValueError if a
     set has fewer than k + 1 rows, a row that is not finite, or another dimension than the other set.
     """
-    require_rows(reference, "reference features", at_least=k + 1)
-    require_rows(samples, "sample features", at_least=k + 1)
+    for features, what in ((reference, "reference features"), (samples, "sample features")):
+        require_rows(features, what)
+        require_neighbours(features, what, k)
     require_same_width(reference, samples, "reference and sample features")
     (reference, reference_of), (samples, sample_of) = (_thinned(_shuffled(x), k + 1) for x in (reference, samples))
     real, made = in_one_frame(reference, samples)

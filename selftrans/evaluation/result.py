@@ -1,10 +1,14 @@
 """One evaluation: all metrics of one set of samples, and everything a number needs to be compared."""
 
+import warnings
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from torch import Tensor
+
 from selftrans.errors import UserError
+from selftrans.evaluation.checks import require_neighbours
 from selftrans.evaluation.features import INCEPTION
 from selftrans.evaluation.frechet import frechet_distance
 from selftrans.evaluation.inception_score import inception_score
@@ -30,7 +34,8 @@ class Result:
     accuracy: float | None  # share of samples that the extractor takes for the label they were asked to be
     samples: int | None
     references: int | None  # rows behind precision and recall
-    reference_images: int | None  # images behind the reference's mean and covariance, where the file says it
+    sample_images: int | None  # images behind the samples' mean and covariance, where the file says it
+    reference_images: int | None  # the same of the reference
     k: int
     split_size: int
     extractor: str
@@ -45,7 +50,7 @@ class Result:
         """The result for people. FID, sFID and KID are so called only if they are Inception's."""
         inception = self.extractor == INCEPTION
         frechet, kernel = ("FID", "KID") if inception else ("Fréchet distance", "kernel distance")
-        moments = f"{_number(self.samples)} samples, {_number(self.reference_images)} reference images"
+        moments = f"{_number(self.sample_images)} samples, {_number(self.reference_images)} reference images"
         neighbours = f"k = {self.k}, {_number(self.samples)} samples, {_number(self.references)} references"
         lines = [
             (frechet, self.frechet, ".4f", moments),
@@ -70,8 +75,9 @@ def evaluate(
 ) -> Result:
     """Measure ``samples``, in file order, against ``reference``, on the CPU in float64; KID if it has subsets.
 
-    Raises UserError if the two were made with different extractors, ValueError for what the metrics cannot be
-    taken of (too few samples, other dimensions than the reference's, no features for KID).
+    Warns of sets too small for precision and recall, which are left out. Raises UserError if the two were made with
+    different extractors, ValueError for what the other metrics cannot be taken of (other dimensions than the
+    reference's; for KID, no features or too few).
     """
     _require_same_extractor(samples, reference)
     both_spatial = samples.spatial is not None and reference.spatial is not None
@@ -80,8 +86,8 @@ def evaluate(
         features = reference.features, samples.features
     elif kid_subsets:
         raise ValueError("no KID without features of both samples and reference")
-    precision, recall = precision_recall(*features, k) if features else (None, None)
-    kid_mean, kid_std = kid(*features, kid_subsets) if kid_subsets else (None, None)
+    kid_mean, kid_std = kid(*features, kid_subsets) if kid_subsets else (None, None)  # first, since it may refuse
+    precision, recall = _precision_recall(*features, k) if features else (None, None)
     return Result(
         frechet=frechet_distance(samples.pool, reference.pool),
         spatial_frechet=frechet_distance(samples.spatial, reference.spatial) if both_spatial else None,
@@ -93,6 +99,7 @@ def evaluate(
         accuracy=_accuracy(samples),
         samples=samples.count,
         references=None if reference.features is None else len(reference.features),
+        sample_images=samples.pool.count,
         reference_images=reference.pool.count,
         k=k,
         split_size=split_size,
@@ -100,6 +107,17 @@ def evaluate(
         extractor_sha256=samples.extractor_sha256,
         versions={name: version(name) for name in ("numpy", "scipy", "torch", "torch-fidelity")},
     )
+
+
+def _precision_recall(reference: Tensor, samples: Tensor, k: int) -> tuple[float | None, float | None]:
+    """Both None, with a warning, of sets without enough rows, whose Fréchet distance can be taken all the same."""
+    try:
+        require_neighbours(reference, "reference features", k)
+        require_neighbours(samples, "sample features", k)
+    except ValueError as error:
+        warnings.warn(f"no precision and recall: {error}", stacklevel=3)
+        return None, None
+    return precision_recall(reference, samples, k)
 
 
 def _require_same_extractor(samples: Statistics, reference: Statistics) -> None:

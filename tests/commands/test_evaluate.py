@@ -20,6 +20,8 @@ from selftrans.commands import main
 from selftrans.data.packed import write_packed
 from selftrans.evaluation import inception
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
+from selftrans.evaluation.moments import Moments
+from selftrans.evaluation.statistics import Statistics
 from selftrans.paths import Pattern
 from selftrans.samples import Samples
 
@@ -185,7 +187,9 @@ def test_a_run_is_measured_with_the_files_of_its_scale(classifier, configuration
     Samples(made, torch.arange(70) % 10, {"run": run.id, "name": "Fréchet"}).save(samples)
 
     capsys.readouterr()
-    assert main(["evaluate", "plain@8"]) == 0
+    # As the workflow's rule has it.
+    rule = ["plain@8", "--seed", "0", "--expect", run.id, "--preset", "headline", "--threads", "1"]
+    assert main(["evaluate", *rule]) == 0
     result = json.loads(plan.path(Pattern.metrics, **where).read_text())
     assert capsys.readouterr().out == f"plain seed 0 step 80: Fréchet distance {result['frechet']:.2f} (judge)\n"
     about = result.pop("about")
@@ -196,6 +200,8 @@ def test_a_run_is_measured_with_the_files_of_its_scale(classifier, configuration
     assert by_hand.pop("about")["reference"] == str(reference)
     assert by_hand == result
 
+    assert main(["evaluate", "plain@8", "--expect", "another"]) == 2
+    assert f"plain@8 is now {run.id}" in capsys.readouterr().err
     samples.write_bytes(samples.read_bytes()[:-100])
     assert main(["evaluate", "plain@8"]) == 2
     assert f"{samples}: truncated, damaged or no npz" in capsys.readouterr().err
@@ -245,6 +251,15 @@ def test_saved_statistics_are_a_reference(classifier, npz, tmp_path, capsys):
     assert results[0] == results[1]
 
 
+def test_statistics_of_an_unknown_number_of_images_are_saved_without_one(classifier, tmp_path, capsys):
+    _, extractor = classifier
+    stored, saved = tmp_path / "stored.npz", tmp_path / "saved.npz"
+    moments = Moments(None, torch.zeros(64, dtype=torch.float64), torch.eye(64, dtype=torch.float64))
+    Statistics(extractor.name, extractor.sha256, moments).save(stored)
+    assert evaluate(classifier, "--samples", stored, "--save-statistics", saved) == 0
+    assert capsys.readouterr().out == f"{saved}: statistics of {stored}\n"
+
+
 def test_real_against_real(classifier, npz, tmp_path):
     real = npz("real", draw(40, seed=1))
     assert evaluate(classifier, "--samples", real, "--reference", real, "--output", tmp_path / "r.json") == 0
@@ -288,6 +303,15 @@ def test_warnings_reach_the_user(classifier, npz):
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z"], "z: no such file"),
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z", "--weights", "w"], "--weights: they are"),
         (["--samples", "x.npz", "--reference", "y.npz", "--weights", "w.pth"], "w.pth: no such file; Inception's"),
+        (["plain@8", "--kid"], "--kid: only with --samples PATH, see selftrans evaluate --help"),
+        (["plain@8", "--output", "r.json"], "--output: only with --samples PATH"),
+        (["plain@8", "--extractor", "inception"], "--extractor: only with --samples PATH"),
+        (["plain@8", "--weights", "w.pth"], "--weights: only with --samples PATH"),
+        (["plain@8", "--reference", "y.npz"], "--reference: only with --samples PATH"),
+        (["plain@8", "--save-statistics", "y.npz"], "--save-statistics: only with --samples PATH"),
+        (["--samples", "x.npz", "--reference", "y.npz", "--preset", "headline"], "--preset: only with RUN@EPOCH"),
+        (["--samples", "x.npz", "--reference", "y.npz", "--expect", "me"], "--expect: only with RUN@EPOCH"),
+        (["--samples", "x.npz", "--reference", "y.npz", "--seed", "0"], "--seed: only with RUN@EPOCH"),
     ],
 )
 def test_a_mistake_ends_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, words):
@@ -296,14 +320,70 @@ def test_a_mistake_ends_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, 
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("count", "words"),
-    [(1, "made.npz: a covariance needs at least 2 rows"), (3, "sample features: at least 4 rows are needed, got 3")],
-)
-def test_too_few_samples(classifier, npz, capsys, count, words):
-    files = ["--samples", npz("made", draw(count, seed=1)), "--reference", npz("real", draw(20, seed=1))]
+def test_too_few_samples_for_a_distance(classifier, npz, capsys):
+    files = ["--samples", npz("made", draw(1, seed=1)), "--reference", npz("real", draw(20, seed=1))]
     assert evaluate(classifier, *files) == 2
-    assert words in capsys.readouterr().err
+    assert "made.npz: a covariance needs at least 2 rows" in capsys.readouterr().err
+
+
+def test_too_few_samples_for_recall(classifier, npz, capsys):
+    files = ["--samples", npz("made", draw(3, seed=1)), "--reference", npz("real", draw(20, seed=1))]
+    with pytest.warns(UserWarning, match=r"no precision and recall: sample features: .* at least k\+1 = 4 rows, got 3"):
+        assert evaluate(classifier, *files) == 0
+    shown = capsys.readouterr().out
+    assert "3 samples, 20 reference images" in shown
+    assert "recall" not in shown
+
+
+@pytest.fixture
+def two_sets(npz):
+    """--samples whose images are damaged, so that who looks at them fails, and --reference."""
+    samples, reference = npz("made", draw(20, seed=1)), npz("real", draw(20, seed=2))
+    damaged = bytearray(samples.read_bytes())
+    damaged[1000] ^= 1
+    samples.write_bytes(damaged)
+    return ["--samples", samples, "--reference", reference]
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-statistics"])
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("folder", "folder is a folder; name a file in it"),
+        ("file.txt/result", "file.txt/result cannot be written (File exists); name another file"),
+        (f"{'long' * 99}/result", "cannot be written (File name too long)"),
+        ("/proc/result", "/proc/result cannot be written ("),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_first(classifier, two_sets, tmp_path, capsys, option, path, words):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file.txt").write_text("in the way")
+    assert evaluate(classifier, *two_sets, option, tmp_path / path) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {option}: ")
+    assert words in error
+
+
+def test_missing_samples_are_refused_before_the_reference_is_looked_at(classifier, two_sets, tmp_path, capsys):
+    _, damaged, *_ = two_sets
+    assert evaluate(classifier, "--samples", tmp_path / "none.npz", "--reference", damaged) == 2
+    assert f"error: {tmp_path / 'none.npz'}: no such file or folder" in capsys.readouterr().err
+
+
+def test_too_few_images_for_kid_are_refused_first(classifier, two_sets, npz, tmp_path, capsys):
+    _, made, _, real = two_sets
+    assert evaluate(classifier, *two_sets, "--kid") == 2
+    assert f"error: --kid: {made} gives 20 rows of features, fewer than the 1000" in capsys.readouterr().err
+    many = npz("many", draw(1000, seed=1))
+    assert evaluate(classifier, "--samples", many, "--reference", made, "--kid") == 2
+    assert f"error: --kid: {made} gives 20 rows" in capsys.readouterr().err
+    stored = tmp_path / "statistics.npz"
+    assert evaluate(classifier, "--samples", real, "--save-statistics", stored) == 0
+    moments = tmp_path / "moments.npz"
+    np.savez(moments, mu=np.zeros(64), sigma=np.eye(64))
+    for reference, rows in ((stored, 20), (moments, 0)):
+        assert evaluate(classifier, "--samples", many, "--reference", reference, "--kid") == 2
+        assert f"error: --kid: {reference} gives {rows} rows" in capsys.readouterr().err
 
 
 def test_a_wrong_reference_is_refused_before_the_samples_are_looked_at(classifier, npz, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """One evaluation: every number is its metric's own, and the result says what it depends on."""
 
 import json
+import warnings
 
 import pytest
 import torch
@@ -102,9 +103,41 @@ def test_too_few_samples_for_any_metric(rows):
         statistics(batches(features(rows, seed=20), 8))
 
 
-def test_too_few_samples_for_recall(reference):
-    with pytest.raises(ValueError, match="sample features: at least 4 rows are needed, got 3"):
-        evaluate(statistics([features(3, seed=20)]), reference)
+@pytest.mark.filterwarnings("ignore:.* rows for .* dimensions")
+@pytest.mark.parametrize("rows", [2, 3])
+def test_without_k_neighbours_there_is_a_distance_and_no_recall(reference, rows):
+    few = statistics([features(rows, seed=20)])
+    for samples, against, what in ((few, reference, "sample"), (reference, few, "reference")):
+        words = rf"no precision and recall: {what} features: .* needs at least k\+1 = 4 rows, got {rows}"
+        with pytest.warns(UserWarning, match=words):
+            result = evaluate(samples, against)
+        assert result.frechet == frechet_distance(samples.pool, against.pool)
+        assert (result.precision, result.recall) == (None, None)
+        assert "precision" not in result.summary()
+
+
+@pytest.mark.filterwarnings("ignore:.* rows for .* dimensions")
+def test_as_many_rows_as_neighbours_are_asked_for(reference):
+    """Four rows are enough for k = 3, not for k = 4."""
+    samples = statistics([features(4, seed=20)])
+    assert evaluate(samples, reference).recall is not None
+    with pytest.warns(UserWarning, match=r"k\+1 = 5 rows, got 4"):
+        assert evaluate(samples, reference, k=4).recall is None
+
+
+def test_samples_that_are_all_the_same(real, reference):
+    """At the references' mean, moved by 0.1 in each dimension: precise, forgetful, and as far as their variance."""
+    point = real.pool.mean(dim=0, keepdim=True) + 0.1
+    same = Features(point.expand(50, -1), normal(1, 9).expand(50, -1), normal(1, 3).expand(50, -1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = evaluate(statistics([same]), reference)
+    assert (result.precision, result.recall) == (1, 0)
+    assert result.frechet == pytest.approx(6 * 0.1**2 + real.pool.double().var(dim=0).sum().item(), rel=1e-5)
+    assert result.inception_score == pytest.approx(1, abs=1e-12)
+    text = " ".join(str(warning.message) for warning in caught)
+    assert "zero variance: all 50 rows of features are the same" in text
+    assert "100.0% of the samples occur more than 3 times" in text
 
 
 def test_accuracy_only_where_the_labels_are_the_extractors_classes(reference):
@@ -132,6 +165,15 @@ def test_kid_is_torch_fidelitys(reference):
         evaluate(samples, reference, kid_subsets=3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_kid_is_refused_before_neighbours_are_looked_for(reference):
+    """Their search would warn of the copies."""
+    one = features(1, seed=20)
+    samples = statistics([one] * 50)
+    with pytest.raises(ValueError, match="KID: at least 1000 rows are needed, got 60"):
+        evaluate(samples, reference, kid_subsets=3)
+
+
 def test_what_is_not_in_the_statistics_is_none(reference):
     samples = statistics([features(50, seed=20)])
     moments = Statistics(**CLASSIFIER, pool=Moments(None, reference.pool.mean, reference.pool.covariance))
@@ -150,6 +192,19 @@ def test_moments_of_more_images_than_features(reference):
     mixed = Statistics(**CLASSIFIER, pool=larger, features=reference.features)
     result = evaluate(statistics([features(50, seed=20)]), mixed)
     assert (result.references, result.reference_images) == (60, 10_000)
+
+
+def test_the_summary_tells_each_numbers_own_counts(real, reference):
+    """Moments of 10,000 images beside the features of 60, which precision and recall are of."""
+    larger = Moments(10_000, reference.pool.mean, reference.pool.covariance)
+    mixed = Statistics(**CLASSIFIER, pool=larger, features=reference.features)
+    unknown = Statistics(**CLASSIFIER, pool=Moments(None, larger.mean, larger.covariance), features=real.pool)
+    for samples, count in ((mixed, "10,000"), (unknown, "an unknown number of")):
+        result = evaluate(samples, statistics([features(50, seed=20)]))
+        assert (result.samples, result.sample_images) == (60, samples.pool.count)
+        lines = {line.split()[0]: line for line in result.summary().splitlines()}
+        assert lines["Fréchet"].endswith(f"  {count} samples, 50 reference images")
+        assert lines["precision"].endswith("k = 3, 60 samples, 50 references")
 
 
 @pytest.mark.parametrize("extractor", [INCEPTION, "digits-classifier"])
