@@ -46,8 +46,15 @@ class SmallClassifier(nn.Module):
         self.architecture = {"classes": classes, "size": size}
 
     def features(self, images: Tensor) -> Features:
-        """The layers of images (N, 3, size, size) uint8."""
-        return self.layers(from_uint8(images).contiguous())
+        """The layers of images (N, 3, size, size) uint8. Raises ValueError for any others."""
+        x = from_uint8(images)
+        size = self.architecture["size"]
+        if x.shape[2:] != (size, size):
+            raise ValueError(
+                f"images are {x.shape[3]}×{x.shape[2]} pixels, but the extractor takes {size}×{size}; "
+                "resize them, as nothing here does"
+            )
+        return self.layers(x.contiguous())
 
     def layers(self, x: Tensor) -> Features:
         """Pool (N, 64); spatial (N, 7 size²/16), position by position as sFID has it; logits (N, classes)."""
@@ -85,7 +92,7 @@ class Extractor:
     def extract(self, images: Images, batch_size: int | None = None) -> Iterator[Features]:
         """Features, batch by batch and in order, on the network's device, in float32 proper.
 
-        Raises ValueError for anything but (n, 3, H, W) uint8.
+        Raises ValueError for anything but (n, 3, H, W) uint8, of a size that the network takes.
         """
         device = next(self.network.parameters()).device
         with progress_bar(len(images), f"{self.name} features", "image") as bar:

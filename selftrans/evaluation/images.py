@@ -1,9 +1,12 @@
 """Sets of images that somebody made, read batch by batch: the ADM suite's .npz, a folder of PNG or JPEG files.
 
-Nothing is guessed and nothing converted: what is not (N, H, W, 3) uint8, or not RGB of one size, is refused.
+Nothing is guessed and nothing converted: what is not (N, H, W, 3) uint8, or not opaque RGB of 8 bits and one size, is
+refused.
 """
 
+import io
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,10 +23,18 @@ from torch import Tensor
 from selftrans.errors import UserError
 from selftrans.progress import progress_bar
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SUFFIXES = {".png", ".jpg", ".jpeg"}
 
 # What zipfile, zlib and numpy raise for bytes that are no whole npz.
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, TypeError, ValueError)
+
+# What Pillow raises for bytes that are no whole picture.
+DAMAGED_PICTURE = (OSError, SyntaxError, ValueError)
+
+PNG_DEPTH = 24  # the byte of a PNG that says how many bits a channel has
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +51,10 @@ class ImageSet:
 
 
 def open_images(path: Path) -> ImageSet:
-    """The images of an npz file or of a folder. Raises UserError for anything else, naming file and reason."""
+    """The images of an npz file or of a folder. Raises UserError for anything else, naming file and reason.
+
+    Warns if the npz has an arr_1 that cannot be labels.
+    """
     path = Path(path)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder")
@@ -78,18 +92,29 @@ def _open_npz(path: Path) -> ImageSet:
         with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
             shape, by_column, dtype = _read_npy_header(member)
         with np.load(path) as arrays:
-            labels = torch.from_numpy(arrays["arr_1"]) if "arr_1" in names else None
             header = json.loads(str(arrays["header"])) if "header" in names else {}
     if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
         raise UserError(f"{path}: arr_0 is {shape} {dtype}; expected (N, H, W, 3) uint8, from 0 to 255")
     if shape[0] == 0:
         raise UserError(f"{path}: arr_0 holds no images")
-    if labels is not None and (labels.shape != shape[:1] or labels.is_floating_point()):
-        raise UserError(
-            f"{path}: arr_1 is {tuple(labels.shape)} {labels.dtype}; expected {shape[0]} integers, the labels"
-        )
+    labels = _read_labels(path, shape[0]) if "arr_1" in names else None
     read = _read_whole if by_column else _read_rows
-    return ImageSet(shape[0], lambda size: read(path, size), None if labels is None else labels.long(), header)
+    return ImageSet(shape[0], lambda size: read(path, size), labels, header)
+
+
+def _read_labels(path: Path, count: int) -> Tensor | None:
+    """arr_1, or None and a warning if it is not ``count`` integers.
+
+    The ADM suite never reads it, so a file that somebody else made may keep anything there.
+    """
+    with refuse_damage(path), zipfile.ZipFile(path) as archive:
+        member = io.BytesIO(archive.read("arr_1.npy"))  # whole, since only then its checksum is compared
+        shape, _, dtype = _read_npy_header(member)
+        if shape == (count,) and dtype.kind in "iu":
+            member.seek(0)
+            return torch.from_numpy(np.lib.format.read_array(member).astype(np.int64))
+    warnings.warn(f"{path}: arr_1 is {shape} {dtype}; labels would be {count} integers, so it is ignored", stacklevel=2)
+    return None
 
 
 def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -132,23 +157,45 @@ def _open_folder(path: Path) -> ImageSet:
 
 
 def _check_sizes(files: list[Path]) -> None:
-    """Raise UserError unless all are RGB and as large as the first; only their headers are read."""
-    from PIL import Image, UnidentifiedImageError
-
+    """Raise UserError unless all can be taken and are as large as the first; only their headers are read."""
     first = None
     with progress_bar(len(files), "looking at files", "file") as bar:
         for file in files:
-            try:
-                with Image.open(file) as image:
-                    size, mode = image.size, image.mode
-            except (UnidentifiedImageError, OSError) as error:
-                raise UserError(f"{file}: not an image that can be read ({error})") from error
+            size = _size_of(file)
             first = first or size
-            if mode != "RGB":
-                raise UserError(f"{file}: its mode is {mode}, expected RGB; convert it, as nothing here does")
             if size != first:
                 raise UserError(f"{file}: {size[0]}×{size[1]} pixels, but {files[0]} has {first[0]}×{first[1]}")
             bar.update()
+
+
+def _size_of(file: Path) -> tuple[int, int]:
+    """(width, height). Raises UserError unless the picture is RGB, 8 bits, opaque."""
+    with _picture(file) as image:
+        size, mode, transparent, png = image.size, image.mode, "transparency" in image.info, image.format == "PNG"
+    if mode != "RGB":
+        raise UserError(f"{file}: its mode is {mode}, expected RGB; convert it, as nothing here does")
+    if transparent:  # which Pillow calls RGB too, as the PNG names one transparent colour and has no fourth channel
+        raise UserError(f"{file}: it has transparency (tRNS), expected none; convert it, as nothing here does")
+    if png and (depth := _png_depth(file)) != 8:  # of 16 bits, Pillow would keep the upper half
+        raise UserError(f"{file}: it has {depth} bits per channel, expected 8; convert it, as nothing here does")
+    return size
+
+
+def _png_depth(file: Path) -> int:
+    with file.open("rb") as stream:
+        return stream.read(PNG_DEPTH + 1)[PNG_DEPTH]
+
+
+@contextmanager
+def _picture(file: Path) -> Iterator["Image.Image"]:
+    """The file as Pillow opens it; what that or reading its pixels raises for a damaged one becomes a UserError."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            yield image
+    except DAMAGED_PICTURE as error:
+        raise UserError(f"{file}: truncated, damaged or no image ({error}); get it or make it again") from error
 
 
 def _read_files(files: list[Path], batch_size: int) -> Iterator[Tensor]:
@@ -158,10 +205,5 @@ def _read_files(files: list[Path], batch_size: int) -> Iterator[Tensor]:
 
 
 def _read_file(file: Path) -> Tensor:
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    except OSError as error:
-        raise UserError(f"{file}: truncated or damaged ({error})") from error
+    with _picture(file) as image:
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -17,6 +17,8 @@ from selftrans.evaluation.images import ImageSet, arrays_in, refuse_damage
 from selftrans.evaluation.moments import MomentAccumulator, Moments
 from selftrans.files import atomic_path
 
+FLOATS = (np.float16, np.float32, np.float64)
+
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
@@ -93,7 +95,7 @@ class Statistics:
         with refuse_damage(path), np.load(path) as file:
             arrays = dict(file)
         try:
-            features = torch.from_numpy(arrays["features"]) if "features" in arrays else None
+            features = _floats(arrays, "features") if "features" in arrays else None
             names = str(arrays["extractor"]), str(arrays["extractor_sha256"])
             return cls(*names, *_moments_of(arrays), features)
         except KeyError as error:
@@ -152,11 +154,27 @@ def _moments_of(arrays: dict[str, np.ndarray]) -> tuple[Moments, Moments | None]
 
 
 def _moments(arrays: dict[str, np.ndarray], suffix: str) -> Moments:
-    mean, stored = (torch.from_numpy(arrays[f"{name}{suffix}"]) for name in ("mu", "sigma"))
+    mean, stored = (_floats(arrays, f"{name}{suffix}") for name in ("mu", "sigma"))
     covariance = stored.double()
     if stored.dtype == torch.float32 and covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]:
         difference = (covariance - covariance.T).abs().max()
         if difference <= 1e-6 * covariance.abs().max():  # rounding of float32, which is no damage
             covariance = (covariance + covariance.T) / 2
-    count = arrays.get(f"count{suffix}")
-    return Moments(None if count is None else int(count), mean.double(), covariance)
+    return Moments(_count(arrays, f"count{suffix}"), mean.double(), covariance)
+
+
+def _floats(arrays: dict[str, np.ndarray], key: str) -> Tensor:
+    array = arrays[key]
+    if array.size == 0 or array.dtype not in FLOATS:
+        raise ValueError(f"{key} is {array.shape} {array.dtype}; expected float16, float32 or float64, not empty")
+    return torch.from_numpy(array)
+
+
+def _count(arrays: dict[str, np.ndarray], key: str) -> int | None:
+    """None for moments of somebody who does not tell it."""
+    if key not in arrays:
+        return None
+    array = arrays[key]
+    if array.shape != () or array.dtype.kind not in "iu":
+        raise ValueError(f"{key} is {array.shape} {array.dtype}; expected one integer, () int64")
+    return int(array)

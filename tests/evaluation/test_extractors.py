@@ -61,6 +61,13 @@ def test_only_uint8_images_are_taken(trained, images):
         list(trained[0].extract(images.float()))
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (64, 64), (64, 16)])  # the last has as many pixels as fit
+def test_images_of_another_size_are_refused(trained, height, width):
+    images = torch.zeros(2, 3, height, width, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"images are {width}×{height} pixels, but the extractor takes 32×32"):
+        list(trained[0].extract(images))
+
+
 class Probe(torch.nn.Module):
     """Says what it was allowed to do in the place of a feature."""
 

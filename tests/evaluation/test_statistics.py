@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selftrans.errors import UserError
-from selftrans.evaluation.extractors import Extractor
+from selftrans.evaluation.extractors import Extractor, SmallClassifier
 from selftrans.evaluation.features import INCEPTION, Features
 from selftrans.evaluation.images import open_images
 from selftrans.evaluation.statistics import Statistics, statistics_of
@@ -168,6 +168,14 @@ def test_what_may_be_missing(path):
         ({"sigma_s": -np.eye(9)}, "negative variance"),
         ({"sigma_s": np.eye(8)}, r"\(9,\) and \(8, 8\)"),
         ({"count": 1}, "at least 2 rows"),
+        ({"mu": np.zeros(0)}, r"mu is \(0,\) float64; expected"),
+        ({"mu_s": np.zeros(0), "sigma_s": np.zeros((0, 0))}, r"mu_s is \(0,\) float64; expected"),
+        ({"sigma_s": np.zeros((0, 0), np.float32)}, r"sigma_s is \(0, 0\) float32; expected"),
+        ({"sigma": np.eye(6) * 1j}, r"sigma is \(6, 6\) complex128; expected float16"),
+        ({"mu": np.array(list("abcdef"))}, r"mu is \(6,\) <U1; expected float16"),
+        ({"count": np.array([40, 40])}, r"count is \(2,\) int64; expected one integer"),
+        ({"count_s": 40.5}, r"count_s is \(\) float64; expected one integer"),
+        ({"features": np.ones((40, 6), complex)}, r"features is \(40, 6\) complex128; expected"),
         ({"features": np.ones((40, 5))}, r"\(40, 5\) and \(6,\)"),
         ({"features": np.full((40, 6), np.inf)}, "row 0 holds NaN or infinity"),
     ],
@@ -295,6 +303,27 @@ def test_a_mean_without_a_covariance(tmp_path):
     np.savez(tmp_path / "stats.npz", mu=np.zeros(3))
     with pytest.raises(UserError, match=r"stats\.npz: it has moments, but no 'sigma'"):
         read(tmp_path / "stats.npz")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mu": np.zeros(0), "sigma": np.zeros((0, 0))}, r"mu is \(0,\) float64; expected"),
+        ({"sigma_s": np.eye(3) * 1j}, r"sigma_s is \(3, 3\) complex128; expected"),
+        ({"count": np.full(3, 50)}, r"count is \(3,\) int64; expected one integer"),
+    ],
+)
+def test_stored_moments_that_cannot_be(tmp_path, stored, changes, message):
+    np.savez(tmp_path / "stats.npz", **stored | changes)
+    with pytest.raises(UserError, match=rf"stats\.npz: {message}"):
+        read(tmp_path / "stats.npz")
+
+
+def test_images_of_a_size_that_the_extractor_does_not_take(tmp_path):
+    np.savez(tmp_path / "images.npz", arr_0=rows(images(20, seed=0)))
+    small = Extractor(SmallClassifier(classes=3, size=8), "small")
+    with pytest.raises(UserError, match=r"images\.npz: images are 5×4 pixels, but the extractor takes 8×8"):
+        statistics_of(tmp_path / "images.npz", small, open_images)
 
 
 def test_one_image(tmp_path):
