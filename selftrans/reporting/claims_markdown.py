@@ -60,14 +60,17 @@ def claim_cells(frame: pd.DataFrame, called: str) -> pd.DataFrame:
 
 def summary(frame: pd.DataFrame) -> str:
     """How many claims, over how many seeds, got which verdict."""
-    seeds, alone = frame["seeds"].max(), frame["seeds"] == 1
+    seeds, found, alone = frame["seeds"].max(), tally(frame), (frame["seeds"] == 1).sum()
     if seeds == 1:
         return f"{len(frame)} claims over one seed, which decides nothing."
-    found = Counter(frame["verdict"][~alone])
     verdicts = f"{found['holds']} hold, {found['contradicted']} are contradicted, {found['undecided']} are undecided"
-    more = f"{alone.sum()} more {'has' if alone.sum() == 1 else 'have'} one seed, which decides nothing."
-    rest = f" {more}" if alone.any() else ""
-    return f"{(~alone).sum()} claims over {seeds} seeds: {verdicts}.{rest}"
+    rest = f" {alone} more {'has' if alone == 1 else 'have'} one seed, which decides nothing." if alone else ""
+    return f"{found.total()} claims over {seeds} seeds: {verdicts}.{rest}"
+
+
+def tally(frame: pd.DataFrame) -> Counter[str]:
+    """How many claims of more than one seed got which verdict."""
+    return Counter(frame["verdict"][frame["seeds"] > 1])
 
 
 def introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:

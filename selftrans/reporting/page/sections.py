@@ -135,7 +135,7 @@ def claims(plan: Plan) -> ClaimsSection | None:
     above, below = around_tables(RESULTS / "claims.md")
     groups = claims_markdown.marked(plan, frame).groupby("source", sort=False)
     found = [(source, _verdicts(group.reset_index(drop=True))) for source, group in groups]
-    counts = {verdict: int((frame["verdict"] == verdict).sum()) for verdict in ("holds", "contradicted", "undecided")}
+    counts = {verdict: claims_markdown.tally(frame)[verdict] for verdict in ("holds", "contradicted", "undecided")}
     return ClaimsSection(claims_markdown.summary(frame), counts, above, found, below)
 
 
