@@ -1,8 +1,8 @@
 """ADM's published samples against its published numbers, where the files are at hand (2 GB; minutes on a GPU).
 
-    SELFTRANS_INCEPTION=weights-inception-2015-12-05-6726825d.pth
-    SELFTRANS_ADM_REFERENCE=VIRTUAL_imagenet256_labeled.npz
-    SELFTRANS_ADM_SAMPLES=admnet_guided_upsampled_imagenet256.npz
+SELFTRANS_INCEPTION=weights-inception-2015-12-05-6726825d.pth
+SELFTRANS_ADM_REFERENCE=VIRTUAL_imagenet256_labeled.npz
+SELFTRANS_ADM_SAMPLES=admnet_guided_upsampled_imagenet256.npz
 """
 
 import json
