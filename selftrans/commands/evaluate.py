@@ -106,8 +106,8 @@ def evaluate_files(arguments: argparse.Namespace) -> None:
     if arguments.against is None and (arguments.save_statistics is None or arguments.output or arguments.kid):
         raise UserError("--reference: missing; without one, nothing but --save-statistics NPZ can be done")
     require_writable(arguments)
-    extractor = extractor_of(arguments)
     require_readable(arguments)
+    extractor = extractor_of(arguments)
     if arguments.against is not None:  # before the samples, which may take hours
         reference = statistics_of(arguments.against, extractor, open_images)
     samples = statistics_of(arguments.samples, extractor, open_images)

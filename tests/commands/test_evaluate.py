@@ -299,6 +299,7 @@ def test_warnings_reach_the_user(classifier, npz):
         ([], "evaluate what? Name either RUN@EPOCH, or --samples PATH and --reference PATH"),
         (["plain@8", "--samples", "x.npz"], "evaluate what?"),
         (["--samples", "x.npz"], "--reference: missing"),
+        (["--samples", "z.npz", "--reference", "y.npz"], "z.npz: no such file or folder"),  # without fetching weights
         (["--samples", "x.npz", "--save-statistics", "y.npz", "--kid"], "--reference: missing"),
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z"], "z: no such file"),
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z", "--weights", "w"], "--weights: they are"),
@@ -314,8 +315,10 @@ def test_warnings_reach_the_user(classifier, npz):
         (["--samples", "x.npz", "--reference", "y.npz", "--seed", "0"], "--seed: only with RUN@EPOCH"),
     ],
 )
-def test_a_mistake_ends_in_a_sentence(tmp_path, monkeypatch, capsys, arguments, words):
+def test_a_mistake_ends_in_a_sentence(npz, tmp_path, monkeypatch, capsys, arguments, words):
     monkeypatch.chdir(tmp_path)
+    npz("x", draw(5, seed=1))
+    npz("y", draw(5, seed=2))
     assert main(["evaluate", *arguments]) == 2
     assert words in capsys.readouterr().err
 

@@ -25,6 +25,19 @@ def everything(path, batch_size):
     return torch.cat(list(open_images(path).split(batch_size))).permute(0, 2, 3, 1).numpy()
 
 
+def assert_flipped_bit_is_noticed(whole, bit, path, given, expected):
+    """``path`` gets the bytes ``whole`` but for a bit; ``given`` then reads as the pixels expected, or is refused."""
+    data = bytearray(whole)
+    data[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(data)
+    try:
+        found = everything(given, 4)
+    except UserError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+    else:
+        assert np.array_equal(found, expected)
+
+
 @pytest.fixture
 def npz(tmp_path):
     np.savez(tmp_path / "samples.npz", arr_0=pixels())
@@ -171,15 +184,8 @@ def test_a_truncated_npz(npz, share):
 def test_no_flipped_bit_goes_unnoticed(tmp_path, where, bit):
     path = tmp_path / "flipped.npz"
     np.savez(path, arr_0=pixels())
-    data = bytearray(path.read_bytes())
-    data[int(where * len(data))] ^= 1 << bit
-    path.write_bytes(data)
-    try:
-        found = everything(path, 4)
-    except UserError as error:
-        assert str(path) in str(error)  # noqa: PT017 - either outcome is right
-    else:
-        assert np.array_equal(found, pixels())
+    whole = path.read_bytes()
+    assert_flipped_bit_is_noticed(whole, 8 * int(where * len(whole)) + bit, path, path, pixels())
 
 
 def test_a_smaller_shape_in_the_header_is_seen(tmp_path):
@@ -285,18 +291,9 @@ def test_a_truncated_file(folder):
 
 def test_no_flipped_bit_of_a_png_goes_unnoticed(tmp_path):
     """Up to the pixels, each bit: for lengths, names and contents, Pillow has exceptions of different kinds."""
-    path = tmp_path / "flipped.png"
     whole = png(8, bytes(range(6)))
-    for where in range(8 * whole.index(b"IDAT") + 32):
-        data = bytearray(whole)
-        data[where // 8] ^= 1 << where % 8
-        path.write_bytes(data)
-        try:
-            found = everything(tmp_path, 1)
-        except UserError as error:
-            assert str(path) in str(error)  # noqa: PT017 - either outcome is right
-        else:
-            assert found.flatten().tolist() == list(range(6))
+    for bit in range(8 * whole.index(b"IDAT") + 32):
+        assert_flipped_bit_is_noticed(whole, bit, tmp_path / "flipped.png", tmp_path, np.arange(6).reshape(1, 1, 2, 3))
 
 
 def test_a_folder_without_images(tmp_path):
