@@ -148,7 +148,7 @@ def require_readable(arguments: argparse.Namespace) -> None:
     from selftrans.evaluation.kid import SUBSET_SIZE
 
     for path in filter(None, (arguments.samples, arguments.against)):
-        arrays_in(path)
+        arrays_in(path)  # or what is wrong with the file
         if arguments.kid and (rows := rows_in(path)) < SUBSET_SIZE:
             raise UserError(
                 f"--kid: {path} gives {rows} rows of features, fewer than the {SUBSET_SIZE} of a subset; take more "

@@ -157,6 +157,10 @@ def _notes(plan: Plan, table: Table) -> list[str]:
         for override in family.overrides:
             if any(run.row.family == name and fnmatchcase(run.name, override.rows) for run in runs):
                 notes.append(f"- Rows `{override.rows}` of `{name}`: {override.reason}")
+    for reference in dict.fromkeys(row.run for row in table.trained):
+        run, step = plan.milestone(reference, seed=0)
+        if run.stop_epoch is not None and step <= run.step_at(run.stop_epoch):
+            notes.append(f"- `{reference}` has not stopped yet: its method goes on for {run.stop_epoch} epochs")
     table_name = next(name for name, found in plan.project.tables.items() if found == table)
     if table_name in plan.scale.notes:
         notes += ["", plan.scale.notes[table_name].strip()]

@@ -198,6 +198,16 @@ def test_the_markdown_says_what_its_numbers_rest_on(results, configuration):
     assert text.endswith("What this scale cannot show.\n")
 
 
+def test_the_markdown_says_where_a_stop_is_never_reached(results, configuration):
+    said = "- `guided@8` has not stopped yet: its method goes on for 8 epochs\n"
+    configuration.rows["guided"]["stop"] = 7
+    plan = results(1)
+    assert "has not stopped yet" not in to_markdown(plan, *main_table(plan))
+    configuration.rows["guided"]["stop"] = 8
+    plan = results(1)
+    assert said in to_markdown(plan, *main_table(plan))
+
+
 def test_the_second_sampler_stands_beside_the_first(results, configuration):
     configuration.family["presets"]["second"] = {"sampler": "euler_maruyama_sde", "steps": 7, "samples": 8}
     configuration.tables["main"]["second_preset"] = "second"
