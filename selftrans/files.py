@@ -1,15 +1,18 @@
-"""Files that are whole or not there: written beside their final name, synced, renamed, checked when read."""
+"""Files that are whole or not there: written beside their final name, synced, renamed; and locks of folders."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from selftrans.errors import UserError
 
@@ -21,23 +24,26 @@ if TYPE_CHECKING:
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; it takes the final name only if the block succeeds.
 
-    Host and process id in the temporary name keep two writers apart; a killed writer leaves its
-    temporary file, which the next writer of the same name on that host removes.
+    The temporary name cannot be guessed, so that nobody can have put a link there. It holds host and process id: a
+    killed writer leaves its temporary file, which the next writer of the same name on that host removes. Raises
+    UserError if ``path`` is there but is no regular file (a folder, link, pipe or device is never replaced), OSError
+    with ``path`` as its file if the system refuses.
     """
     path = Path(path)
+    require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.{socket.gethostname()}."
-    for found in path.parent.iterdir():
-        pid = found.name.removeprefix(prefix).removesuffix(".part")
-        if found.name == f"{prefix}{pid}.part" and pid.isdecimal() and not _alive(int(pid)):
-            found.unlink(missing_ok=True)
-    part = path.parent / f"{prefix}{os.getpid()}.part"
+    _remove_leftovers(path)
+    with _named(path):
+        descriptor, name = tempfile.mkstemp(".part", f"{_temporary(path)}{os.getpid()}.", path.parent)
+        os.close(descriptor)
+    part = Path(name)
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())  # safetensors leaves files that only their owner may read
-        part.replace(path)
+        with _named(path, part):
+            yield part
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+            part.chmod(0o666 & ~_umask())
+            part.replace(path)
     finally:
         part.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -45,6 +51,57 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise UserError if what is at ``path`` is something else than a regular file, or nothing."""
+    try:
+        mode = Path(path).lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: {kind_of(mode)}, which nothing here replaces; name another file, or remove it")
+
+
+def require_regular(path: Path) -> None:
+    """Raise UserError unless ``path`` is a regular file, or a link to one; a pipe would be waited for without end."""
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{path}: {kind_of(mode)}, where a file is wanted")
+
+
+def kind_of(mode: int) -> str:
+    """What a mode of `stat` is, in words."""
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((words for is_kind, words in kinds.items() if is_kind(mode)), "a device")
+
+
+@contextmanager
+def _named(path: Path, part: Path | None = None) -> Iterator[None]:
+    """Errors of the system that name no file, or the temporary one, name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(part), str(path.parent)):
+            raise
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+
+
+def _temporary(path: Path) -> str:
+    """The beginning of the names of temporary files of this host."""
+    return f".{path.name}.{socket.gethostname()}."
+
+
+def _remove_leftovers(path: Path) -> None:
+    prefix = _temporary(path)
+    for found in path.parent.iterdir():
+        pid = found.name.removeprefix(prefix).partition(".")[0]
+        ours = found.name.startswith(prefix) and found.name.endswith(".part") and pid.isdecimal()
+        if ours and not _alive(int(pid)):
+            found.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -58,7 +115,7 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
+    except (PermissionError, OverflowError):
         return True
     return True
 
@@ -70,8 +127,60 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` as indented JSON atomically. Raises UserError if a number in it is not finite."""
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise UserError(f"{path}: not written, since it would hold NaN or infinity") from error
+    write_text(path, text + "\n")
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal. Raises UserError if it is no regular file."""
+    require_regular(path)
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def open_own(path: Path, mode: str = "a+") -> IO[str]:
+    """Open a file of our own for appending, made if it is not there; a link, pipe or device there is refused."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a pipe that nobody reads
+            raise
+        raise UserError(f"{path}: a pipe, where a file is wanted") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path}: {kind_of(Path(path).lstat().st_mode)}, where a file is wanted; remove it")
+    return os.fdopen(descriptor, mode, encoding="utf-8")
+
+
+@contextmanager
+def exclusive(folder: Path, what: str) -> Iterator[None]:
+    """Hold ``folder`` for this process alone; wait, with a sentence, while another process has it.
+
+    The lock is the kernel's, so it is gone with its owner however that one ends.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_own(folder / "lock") as file:
+        waited = False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waited:
+                    file.seek(0)
+                    print(f"{what} is held by {file.read().strip() or 'another process'}; waiting", flush=True)
+                waited = True
+                time.sleep(1)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
 
 
 def read_json(path: Path) -> Any:
@@ -82,12 +191,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise UserError(f"{path}: not valid JSON ({error}); delete the file and run the same command again") from error
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
@@ -146,29 +249,3 @@ def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
                 f"{metadata[key][:12]}); delete it and make it again"
             )
     return tensors, json.loads(metadata["header"]) | {"sha256": found["sha256"]}
-
-
-@contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; wait, with a sentence, while another process has it.
-
-    The lock is the kernel's, so it is gone with its owner however that one ends.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waited:
-                    file.seek(0)
-                    print(f"{what} is held by {file.read().strip() or 'another process'}; waiting", flush=True)
-                waited = True
-                time.sleep(1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield

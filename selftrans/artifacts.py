@@ -1,0 +1,277 @@
+"""Files that say what they are: their kind, what they are of, and hashes of all that they hold.
+
+There are three forms, and each holds one JSON header: a record (a JSON file, which is its header), tensors
+(safetensors), and arrays (npz). A header has a ``kind``, whatever tells the file from others of its kind (run, step,
+seed, preset, the hashes of what it was made of), for tensors and arrays their ``sha256``, and a ``seal``, the SHA-256
+of the header itself. Whoever reads a file says what it must be: a truncated, altered or emptied one is refused, and so
+is a whole one of another kind, run, step or seed under the right name.
+"""
+
+import hashlib
+import json
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from selftrans.errors import UserError
+from selftrans.files import atomic_path, require_regular, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+AGAIN = "delete it and run the same command again"  # what to do about a damaged file that the workflow made
+
+# What is raised by json, zipfile, zlib, numpy and safetensors (an Exception of its own, see `refuse_damage`) for bytes
+# that are not what they should be, also where a forged size asks for more memory than there is.
+DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, RecursionError),
+    *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, SyntaxError, OverflowError),
+)
+
+
+@contextmanager
+def refuse_damage(path: Path, remedy: str = AGAIN) -> Iterator[None]:
+    """Turn what reading damaged bytes raises into a UserError; what the system refuses, such as permission, stays."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _damaged(path, error, remedy) from error
+    except DAMAGE as error:
+        raise _damaged(path, error, remedy) from error
+
+
+def _damaged(path: Path, error: BaseException, remedy: str) -> UserError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{path}: truncated or damaged ({reason[:200]}); {remedy}")
+
+
+# ------------------------------------------------------------------------------------------------- headers
+
+
+def seal(kind: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """``about`` with its kind before it and its seal after it."""
+    header = {"kind": kind, **about}
+    return {**header, "seal": _seal_of(header)}
+
+
+def _seal_of(header: Mapping[str, Any]) -> str:
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_header(
+    path: Path, header: Any, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> dict[str, Any]:
+    """The header without its seal. Raises UserError unless it is whole, of that kind, and as ``expected``.
+
+    ``expected`` is compared key by key, after what JSON makes of it (lists of tuples).
+    """
+    if not isinstance(header, dict) or "seal" not in header or "kind" not in header:
+        raise UserError(f"{path}: not a file that selftrans wrote (it does not say what it is); {remedy}")
+    found = {key: value for key, value in header.items() if key != "seal"}
+    if _seal_of(found) != header["seal"]:
+        raise UserError(f"{path}: altered after it was written (what it says of itself is not what it said); {remedy}")
+    if header["kind"] != kind:
+        raise UserError(f"{path}: {header['kind']}, where {kind} is wanted; {remedy}")
+    for key, value in json.loads(json.dumps(expected or {})).items():
+        if found.get(key) != value:
+            raise UserError(
+                f"{path}: not the {kind} asked for: its {key} is {_short(found.get(key))}, expected {_short(value)}; "
+                f"{remedy}"
+            )
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+# ------------------------------------------------------------------------------------------------- records
+
+
+def write_record(path: Path, kind: str, about: Mapping[str, Any]) -> None:
+    """Write a record atomically. Raises UserError if a number in it is not finite."""
+    try:
+        record = seal(kind, about)
+    except ValueError as error:
+        raise UserError(f"{path}: not written, since it would hold NaN or infinity") from error
+    write_json(path, record)
+
+
+def read_record(
+    path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> dict[str, Any]:
+    """Read a file of `write_record`. Raises UserError if it is missing, damaged, altered or of something else."""
+    require_regular(path)
+    with refuse_damage(path, remedy):
+        header = json.loads(Path(path).read_text(encoding="utf-8"))
+    return check_header(path, header, kind, expected, remedy)
+
+
+# ------------------------------------------------------------------------------------------------- tensors
+
+
+def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
+    """SHA-256 over names, types, shapes and bytes of ``tensors``, in the order of the names."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, kind: str, tensors: Mapping[str, "Tensor"], about: Mapping[str, Any]) -> str:
+    """Write a safetensors file atomically, with its header; returns the SHA-256 of the tensors.
+
+    Raises UserError if a tensor holds NaN or infinity: such a file is never there.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path}: not written, since {name} holds NaN or infinity: the training has diverged")
+    sha256 = tensors_sha256(tensors)
+    with atomic_path(path) as part:
+        try:
+            save_file(tensors, part, {"header": json.dumps(seal(kind, {**about, "sha256": sha256}))})
+        except SafetensorError as error:
+            if found := re.search(r"(.*) \(os error (\d+)\)", str(error)):
+                raise OSError(int(found[2]), found[1], str(path)) from error
+            raise
+    return sha256
+
+
+def load_tensors(
+    path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Read a file of `save_tensors`: (tensors, header).
+
+    Raises UserError if the file is missing, truncated, altered, or not what is asked for.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    header = tensors_header(path, kind, expected, remedy)
+    with refuse_damage(path, remedy):
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except SafetensorError as error:
+            raise ValueError(error) from error
+    if tensors_sha256(tensors) != header["sha256"]:
+        raise UserError(f"{path}: altered after it was written (its SHA-256 is another); {remedy}")
+    return tensors, header
+
+
+def tensors_header(
+    path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> dict[str, Any]:
+    """The header of a file of `save_tensors` alone, without looking at the tensors. Raises UserError likewise."""
+    from safetensors import SafetensorError, safe_open
+
+    require_regular(path)
+    with refuse_damage(path, remedy):
+        try:
+            with safe_open(path, framework="pt") as file:
+                text = (file.metadata() or {}).get("header")
+        except SafetensorError as error:
+            raise ValueError(error) from error
+        header = None if text is None else json.loads(text)
+    return check_header(path, header, kind, expected, remedy)
+
+
+# -------------------------------------------------------------------------------------------------- arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """An array that is written block by block, one of them in memory at a time; blocks add up along the first axis."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    blocks: Iterable[np.ndarray]
+
+    @classmethod
+    def of(cls, array: "np.ndarray | Stream") -> Self:
+        """``array`` as one block, unless it is a stream already."""
+        if isinstance(array, Stream):
+            return array
+        array = np.asarray(array)
+        return cls(array.shape, array.dtype, [array])
+
+
+def save_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray | Stream], about: Mapping[str, Any]) -> str:
+    """Write an uncompressed npz atomically, its header (JSON) as the array "header"; returns the arrays' SHA-256.
+
+    Raises ValueError if the blocks of a stream do not add up to its shape, UserError if an array holds NaN or infinity.
+    """
+    digest = hashlib.sha256()
+    with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
+        for name in sorted(arrays):
+            stream = Stream.of(arrays[name])
+            _begin(digest, name, stream.dtype, stream.shape)
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+                layout = {"descr": stream.dtype.str, "fortran_order": False, "shape": stream.shape}
+                np.lib.format.write_array_header_1_0(file, layout)
+                written = 0
+                for block in stream.blocks:
+                    if block.dtype.kind == "f" and not np.isfinite(block).all():
+                        raise UserError(f"{path}: not written, since {name} holds NaN or infinity")
+                    data = np.ascontiguousarray(block, stream.dtype).tobytes()
+                    digest.update(data)
+                    file.write(data)
+                    written += block.size
+            if written != np.prod(stream.shape, dtype=int):
+                raise ValueError(f"{written} numbers came for {name} of shape {stream.shape}")
+        header = json.dumps(seal(kind, {**about, "sha256": digest.hexdigest()}))
+        with archive.open(zipfile.ZipInfo("header.npy"), "w") as file:
+            np.lib.format.write_array(file, np.array(header), allow_pickle=False)
+    return digest.hexdigest()
+
+
+def load_arrays(
+    path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read a file of `save_arrays`: (arrays, header).
+
+    Raises UserError if the file is missing, truncated, altered, or not what is asked for.
+    """
+    header = arrays_header(path, kind, expected, remedy)
+    digest = hashlib.sha256()
+    with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in sorted(file.files) if name != "header"}
+    for name, array in arrays.items():
+        _begin(digest, name, array.dtype, array.shape)
+        digest.update(np.ascontiguousarray(array).tobytes())
+    if digest.hexdigest() != header.get("sha256"):
+        raise UserError(f"{path}: altered after it was written (its SHA-256 is another); {remedy}")
+    return arrays, header
+
+
+def arrays_header(
+    path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
+) -> dict[str, Any]:
+    """The header of a file of `save_arrays` alone. Raises UserError likewise."""
+    require_regular(path)
+    with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
+        header = json.loads(str(file["header"])) if "header" in file.files else None
+    return check_header(path, header, kind, expected, remedy)
+
+
+def _begin(digest: "hashlib._Hash", name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    digest.update(f"{name}:{dtype.str}:{tuple(shape)};".encode())
