@@ -15,6 +15,7 @@ RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 CONFIG ?=
 # The same as options of a verb.
 OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(CONFIG))))
+SHOWN := $(OPTIONS)
 OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(CORES)))
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
@@ -43,7 +44,7 @@ results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@case $@ in results/INDEX.csv|*.html) ;; \
 	  results/*.csv|results/figures/*) $(RUN) -m selftrans plan $(basename $*) --brief $(OPTIONS);; esac
 	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $@
-	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans show $@;; esac
+	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans show $(SHOWN) $@;; esac
 
 figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock

@@ -4,28 +4,26 @@ Weights are a safetensors file of the backbone alone, with everything about it i
 that the next step depends on; it lies in the run's working folder and carries the run's recipe.
 """
 
-import pickle
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
+from torch import Tensor
 
+from selftrans.artifacts import load_tensors, save_tensors, tensors_header
 from selftrans.backbones import build_backbone
 from selftrans.backbones.backbone import Backbone
 from selftrans.errors import UserError
-from selftrans.files import atomic_path, load_tensors, save_tensors
 from selftrans.provenance import provenance
 from selftrans.runs import Run
+
+ANEW = "delete it and run the same command again, which starts this run anew"
 
 
 def weights_header(run: Run, step: int, kind: str) -> dict[str, Any]:
     """What a weights file says of itself; ``kind`` is "ema" or "online"."""
     return {
-        "kind": "weights",
-        "weights": kind,
-        "run": run.id,
-        "step": step,
-        "seed": run.seed,
+        **weights_of(run, step, kind),
         "backbone": run.backbone,
         "row": run.row.model_dump(mode="json"),
         "recipe": run.recipe,
@@ -33,54 +31,97 @@ def weights_header(run: Run, step: int, kind: str) -> dict[str, Any]:
     }
 
 
-def save_weights(path: Path, backbone: Backbone, run: Run, step: int, kind: str) -> None:
-    """Write the weights of a run at a milestone."""
-    save_tensors(path, backbone.state_dict(), weights_header(run, step, kind))
+def save_weights(path: Path, backbone: Backbone, run: Run, step: int, kind: str, made_of: Mapping[str, str]) -> None:
+    """Write the weights of a run at a milestone; ``made_of`` are the hashes of what it learned from."""
+    save_tensors(path, "weights", backbone.state_dict(), {**weights_header(run, step, kind), "made_of": dict(made_of)})
 
 
-def load_backbone(path: Path, blocks: int | None = None) -> tuple[Backbone, dict[str, Any]]:
+def load_backbone(
+    path: Path, expected: Mapping[str, Any] | None = None, blocks: int | None = None
+) -> tuple[Backbone, dict[str, Any]]:
     """(backbone, header) of a weights file; with ``blocks``, only that many blocks and no head.
 
-    Raises UserError if the file is missing, damaged, or no weights file.
+    Raises UserError if the file is missing, damaged, no weights file, or not those that are ``expected``.
     """
-    tensors, header = load_tensors(path)
-    if header.get("kind") != "weights":
-        raise UserError(f"{path}: holds {header.get('kind', 'something else')!r}, not weights")
+    tensors, header = load_tensors(path, "weights", expected)
     backbone = build_backbone(**header["backbone"], blocks=blocks)
     wanted = backbone.state_dict().keys()
     backbone.load_state_dict({name: tensors[name] for name in wanted})
     return backbone, header
 
 
-def save_state(path: Path, run: Run, step: int, parts: dict[str, Any]) -> None:
+def weights_of(run: Run, step: int, kind: str = "ema") -> dict[str, Any]:
+    """What the weights of a run at a milestone say of themselves."""
+    return {"run": run.id, "step": step, "seed": run.seed, "weights": kind}
+
+
+def save_state(path: Path, run: Run, step: int, parts: Mapping[str, Any], made_of: Mapping[str, str]) -> None:
     """Write the training state atomically; ``parts`` are state dicts of tensors and plain values."""
-    with atomic_path(path) as part:
-        torch.save({"run": run.id, "recipe": run.recipe, "step": step, **parts}, part)
+    tensors: dict[str, Tensor] = {}
+    plain = _without_tensors(parts, "", tensors)
+    about = {"run": run.id, "step": step, "seed": run.seed, "recipe": run.recipe, "made_of": dict(made_of)}
+    save_tensors(path, "state", tensors, {**about, "plain": plain})
 
 
-def load_state(path: Path, run: Run, lazily: bool = False) -> dict[str, Any] | None:
-    """The state of ``run``, or None if it has none yet; ``lazily``, tensors are read only when they are looked at.
+class State(NamedTuple):
+    """What a run goes on from."""
 
-    Raises UserError if the file is damaged or belongs to another recipe: such a state is never continued.
+    step: int
+    parts: dict[str, Any]
+    made_of: dict[str, str]
+
+
+def load_state(path: Path, run: Run, made_of: Mapping[str, str]) -> State | None:
+    """The state of ``run``, or None if it has none yet.
+
+    Raises UserError if the file is damaged, belongs to another recipe, or learned from other files than there are
+    now, whose hashes are ``made_of``: such a state is never continued.
     """
     if not path.exists():
         return None
-    try:
-        state = torch.load(path, weights_only=True, mmap=lazily)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path}: truncated or damaged ({error}); delete it and run the same command again, "
-            "which starts this run anew"
-        ) from error
-    if state["recipe"] != run.recipe:
-        raise UserError(f"{path}: the state of another recipe ({state['run']}), not of {run.id}; delete it")
-    return state
+    tensors, header = load_tensors(path, "state", _expected(run), ANEW)
+    for what in made_of.keys() & header["made_of"].keys():
+        if made_of[what] != header["made_of"][what]:
+            found, now = header["made_of"][what][:12], made_of[what][:12]
+            raise UserError(f"{path}: its {what} had the SHA-256 {found}, but there is another one now, {now}; {ANEW}")
+    return State(header["step"], _with_tensors(header["plain"], tensors), header["made_of"])
 
 
 def step_to_go_on_from(path: Path, run: Run, until: int) -> int:
     """The step of the state in ``path``, or 0 if there is none or it is already past ``until``.
 
-    Raises UserError as `load_state` does.
+    Raises UserError if the file is damaged or belongs to another recipe.
     """
-    state = load_state(path, run, lazily=True)
-    return 0 if state is None or state["step"] > until else state["step"]
+    if not path.exists():
+        return 0
+    step = tensors_header(path, "state", _expected(run), ANEW)["step"]
+    return 0 if step > until else step
+
+
+def _expected(run: Run) -> dict[str, Any]:
+    return {"run": run.id, "seed": run.seed, "recipe": run.recipe}
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """``value`` with each tensor moved to ``tensors`` and its name there left in its place; keys become pairs."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        return {"mapping": [[key, _without_tensors(item, f"{name}/{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return {"list": [_without_tensors(item, f"{name}/{place}", tensors) for place, item in enumerate(value)]}
+    return {"plain": value}
+
+
+def _with_tensors(value: dict[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_without_tensors`, tuples as lists."""
+    ((form, found),) = value.items()
+    match form:
+        case "tensor":
+            return tensors[found]
+        case "mapping":
+            return {key: _with_tensors(item, tensors) for key, item in found}
+        case "list":
+            return [_with_tensors(item, tensors) for item in found]
+    return found

@@ -209,6 +209,13 @@ class Family(Record):
     stretch: Stretch = Stretch()
     overrides: tuple[Override, ...] = ()
 
+    @property
+    def bars(self) -> dict[str, float]:
+        """What VAE, extractor and encoder must reach; they are no part of any recipe."""
+        bars = {"max_test_mse": self.tokenizer.max_test_mse, "extractor": self.extractor.min_test_accuracy}
+        encoder = self.encoder
+        return bars | ({"encoder": encoder.min_test_accuracy} if isinstance(encoder, ClassifierRecipe) else {})
+
     def step_at(self, epoch: int) -> int:
         """Optimiser steps made after ``epoch`` epochs of the paper's schedule, which a scale may compress."""
         return self.long_schedules.get(epoch, epoch * self.steps_per_epoch)

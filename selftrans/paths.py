@@ -1,4 +1,29 @@
-"""Where everything lies under ``results/<scale>/``, as patterns with wildcards."""
+"""Where everything lies under ``results/<scale>/``, as patterns with wildcards.
+
+What a file depends on is in its path: a run's folder ends in the hash of its recipe, a preset's key in that of its
+settings, an extractor's in that of its own. So a file that is there is the right one, whatever its date.
+"""
+
+import re
+from pathlib import Path
+
+KEY = "[a-z0-9][a-z0-9._-]*-[0-9a-f]{8}"  # a name and eight characters of a hash
+
+# What stands for a wildcard; the Snakefile takes the same.
+WILDCARDS = {
+    "run": "[a-z0-9][a-z0-9_-]*-[0-9a-f]{8}",
+    "step": r"\d+",
+    "weights": "ema|online",
+    "layer": r"\d+",
+    **dict.fromkeys(("preset", "data", "tokenizer", "extractor", "encoder"), KEY),
+    "split": "train|test",
+    "shard": r"\d+",
+    "shards": r"\d+",
+    "layers": r"all|guiding|\d+(,\d+)*",
+    "t": r"\d(\.\d+)?",
+    "images": r"\d+",
+    "form": "tokens|pooled",
+}
 
 
 class Pattern:
@@ -21,5 +46,13 @@ class Pattern:
     samples = "samples/{run}.step-{step}.{preset}.npz"
     batches = "work/samples/{run}.step-{step}.{preset}.{key}"  # not an output: what was drawn of samples so far
     shard = "shards/{run}.step-{step}.{preset}/{shard}-of-{shards}.json"
-    metrics = "metrics/{run}.step-{step}.{preset}.json"
+    metrics = "metrics/{run}.step-{step}.{preset}.{extractor}.json"
     features = "features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.npz"
+
+
+def wildcards_of(pattern: str, path: Path) -> dict[str, str] | None:
+    """What stands for the wildcards of ``pattern`` in a path below ``results/<scale>/``; None if it does not fit."""
+    parts = re.split(r"\{(\w+)\}", pattern)
+    groups = [f"(?P<{text}>{WILDCARDS[text]})" if at % 2 else re.escape(text) for at, text in enumerate(parts)]
+    match = re.fullmatch("".join(groups), path.as_posix())
+    return None if match is None else match.groupdict()

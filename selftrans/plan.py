@@ -10,7 +10,7 @@ from typing import Any, Literal
 from selftrans.config import Claim, Family, Project, Row, Table
 from selftrans.errors import UserError
 from selftrans.loading.tables import fits
-from selftrans.paths import Pattern
+from selftrans.paths import Pattern, wildcards_of
 from selftrans.records import refuse
 from selftrans.runs import Keys, Run, Teacher, fingerprint
 
@@ -215,19 +215,25 @@ class Plan:
 
     def origin(self, path: Path) -> tuple[Run, int] | None:
         """(run, step) whose weights a file is made from, or None if it is made from those of no run."""
-        if path.name.startswith("step-"):
-            name, step = path.parent.name, path.name
-        else:
-            name, _, step = path.name.partition(".")
-        if name not in self.runs:
+        if not path.is_relative_to(self.root):
             return None
-        run, step = self.runs[name], int(step.removeprefix("step-").partition(".")[0])
-        if ".layers-guiding." in path.name:
-            source, _ = self.probed(run, step, "guiding")
+        for pattern in (
+            Pattern.ema,
+            Pattern.online,
+            Pattern.teacher,
+            Pattern.samples,
+            Pattern.metrics,
+            Pattern.features,
+        ):
+            found = wildcards_of(pattern, path.relative_to(self.root))
+            if found is None or found["run"] not in self.runs:
+                continue
+            run, step = self.runs[found["run"]], int(found["step"])
+            source = self.probed(run, step, "guiding")[0] if found.get("layers") == "guiding" else "weights"
             if source == "teacher":
                 return run.teacher.run, run.teacher.step
             return (run, step) if source == "weights" else None
-        return run, step
+        return None
 
     def path(self, pattern: str, **wildcards: Any) -> Path:
         """The path of ``pattern`` (one of `Pattern`) under the scale's folder."""
@@ -272,7 +278,16 @@ class Plan:
     def metrics(self, reference: str, seed: int, preset: str) -> Path:
         """The metric file of ``run@epoch`` at one seed."""
         run, step = self.milestone(reference, seed)
-        return self.path(Pattern.metrics, run=run.id, step=step, preset=preset)
+        return self.metrics_file(run, step, preset)
+
+    def metrics_file(self, run: Run, step: int, preset: str) -> Path:
+        """The metric file of a run at a milestone."""
+        key = run.preset_key(preset)
+        return self.path(Pattern.metrics, run=run.id, step=step, preset=key, extractor=run.keys.extractor)
+
+    def samples_file(self, run: Run, step: int, preset: str) -> Path:
+        """The samples of a run at a milestone."""
+        return self.path(Pattern.samples, run=run.id, step=step, preset=run.preset_key(preset))
 
     def evaluations_of(self, table: Table) -> list[Evaluation]:
         """What a table is made of: its rows, what they are compared with, second samplers."""

@@ -1,11 +1,8 @@
 """Features of trained models, for probes and pictures: the same images, draws and noise for every row and seed."""
 
-import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +14,6 @@ from selftrans.data.batch import Batch
 from selftrans.data.packed import Packed
 from selftrans.encoders import Encoder
 from selftrans.errors import UserError
-from selftrans.files import atomic_path
 from selftrans.guidance import guide
 from selftrans.interpolant import Noised, add_noise
 from selftrans.plan import GUIDED_BY, Probe
@@ -152,9 +148,3 @@ def look(
         about["images"] = shown.batch.images
     tensors = {name: torch.cat(parts, dim=1) for name, parts in found.items()} | about
     return {name: tensor.numpy() for name, tensor in tensors.items()}
-
-
-def save_features(path: Path, arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
-    """Write the arrays and ``header`` (JSON) as one .npz file."""
-    with atomic_path(path) as part, part.open("wb") as file:
-        np.savez(file, header=json.dumps(header), **arrays)

@@ -139,6 +139,14 @@ class Run:
         """The step of the milestone before ``step``, or None for the first."""
         return max((found for found in self.milestones if found < step), default=None)
 
+    def preset_key(self, preset: str) -> str:
+        """The name of a preset of the family with a hash of all that its samples depend on besides the run."""
+        return _key(preset, self.family.presets[preset].recipe)
+
+    def preset_named(self, key: str) -> str:
+        """The name of the preset whose key this is; "" if the family has none."""
+        return next((name for name in self.family.presets if self.preset_key(name) == key), "")
+
     def is_guided(self, step: int) -> bool:
         """Whether the segment that ends at milestone ``step`` still needs the method."""
         return self.has_method_after(self.milestone_before(step) or 0)

@@ -1,10 +1,8 @@
 """Samples on disk: batches in the making, the .npz that the ADM evaluation suite reads too, pictures to look at."""
 
-import json
-import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +10,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrans.errors import UserError
+from selftrans.artifacts import Stream, load_arrays, save_arrays
 from selftrans.files import atomic_path
 
 
-def write_samples(path: Path, batches: Iterable[Tensor], labels: Tensor, header: dict[str, Any]) -> None:
-    """Write ``arr_0`` (N, H, W, 3) uint8, ``arr_1`` labels and ``header`` (JSON), uncompressed.
+def write_samples(path: Path, batches: Iterable[Tensor], labels: Tensor, header: Mapping[str, Any]) -> None:
+    """Write ``arr_0`` (N, H, W, 3) uint8, ``arr_1`` labels and what the ``header`` says of them, uncompressed.
 
     The ``batches`` (B, 3, H, W) uint8 of the N images arrive in order, one at a time in memory. Image i was drawn
     from the random numbers of (header["seed"], i) alone. Raises ValueError if there are not as many images as
     ``labels`` (N,).
     """
-    with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
-        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-            written = 0
-            for batch in batches:
-                images = np.ascontiguousarray(batch.permute(0, 2, 3, 1).numpy())
-                if not written:
-                    shape = (len(labels), *images.shape[1:])
-                    about = {"descr": "|u1", "fortran_order": False, "shape": shape}
-                    np.lib.format.write_array_header_1_0(file, about)
-                file.write(images)
-                written += len(images)
-        if written != len(labels):
-            raise ValueError(f"{written} images came for {len(labels)} labels")
-        for name, array in {"arr_1": labels.numpy(), "header": np.array(json.dumps(header))}.items():
-            with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+    blocks = (batch.permute(0, 2, 3, 1).numpy() for batch in batches)
+    first = next(blocks)
+    images = Stream((len(labels), *first.shape[1:]), np.dtype(np.uint8), chain([first], blocks))
+    save_arrays(path, "samples", {"arr_0": images, "arr_1": labels.numpy()}, header)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,52 +40,38 @@ class Samples:
         write_samples(path, [self.images], self.labels, self.header)
 
     @classmethod
-    def load(cls, path: Path) -> "Samples":
-        """Read what `save` wrote, after a pass over all bytes: the zip's own CRC-32 finds altered ones.
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "Samples":
+        """Read what `save` wrote.
 
-        Raises UserError if the file is missing, truncated, altered or of another kind.
+        Raises UserError if the file is missing, truncated, altered, of another kind, or not as ``expected``.
         """
-        path = Path(path)
-        if not path.exists():
-            raise UserError(f"{path}: no such file")
-        try:
-            with zipfile.ZipFile(path) as file:
-                if altered := file.testzip():
-                    raise zipfile.BadZipFile(f"Bad CRC-32 for file {altered!r}")
-            with np.load(path) as file:
-                arrays = dict(file)
-        except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError, OSError) as error:
-            raise UserError(f"{path}: truncated or altered ({error}); delete it and sample again") from error
-        if missing := {"arr_0", "arr_1", "header"} - arrays.keys():
-            raise UserError(f"{path}: not samples that selftrans wrote (no {', '.join(sorted(missing))})")
+        arrays, header = load_arrays(path, "samples", expected)
         images = torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2).contiguous()
-        return cls(images, torch.from_numpy(arrays["arr_1"]), json.loads(str(arrays["header"])))
+        return cls(images, torch.from_numpy(arrays["arr_1"]), header)
 
 
 class BatchFolder:
     """Batches in the making, a file each, whole or not there: who is killed loses one batch at most."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
+        """``about`` is what all of them are made of; a batch of anything else is refused."""
         self.folder = Path(folder)
+        self.about = about
 
     def _path(self, batch: int) -> Path:
-        return self.folder / f"batch-{batch:05d}.npy"
+        return self.folder / f"batch-{batch:05d}.npz"
 
     def __contains__(self, batch: int) -> bool:
         return self._path(batch).exists()
 
     def save(self, batch: int, images: Tensor) -> None:
         """Write the images (B, 3, H, W) uint8 of a batch."""
-        with atomic_path(self._path(batch)) as part, part.open("wb") as file:
-            np.save(file, images.numpy())
+        save_arrays(self._path(batch), "batch", {"images": images.numpy()}, {**self.about, "batch": batch})
 
     def load(self, batch: int) -> Tensor:
-        """The images of a batch. Raises UserError if its file is gone or damaged."""
-        path = self._path(batch)
-        try:
-            return torch.from_numpy(np.load(path))
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{path}: gone or damaged ({error}); delete it and run the same command again") from error
+        """The images of a batch. Raises UserError if its file is gone, damaged, or another batch."""
+        arrays, _ = load_arrays(self._path(batch), "batch", {**self.about, "batch": batch})
+        return torch.from_numpy(arrays["images"])
 
 
 def save_grid(path: Path, images: Tensor) -> None:

@@ -5,7 +5,7 @@ table, so that differences between rows are paired (up to the order of floating-
 whose step sizes a batch shares, up to its tolerance).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +103,19 @@ class ImageModel:
 
     @classmethod
     def load(
-        cls, weights: Path, device: torch.device, tokenizer: Path | None = None, stats: Path | None = None
+        cls,
+        weights: Path,
+        device: torch.device,
+        tokenizer: Path | None = None,
+        stats: Path | None = None,
+        expected: Mapping[str, Any] | None = None,
     ) -> "ImageModel":
         """Read weights, VAE and statistics; the latter two are looked for in the weights' results folder if not given.
 
-        Raises UserError if a file is missing or damaged, or made for other latents.
+        Raises UserError if a file is missing or damaged, made for other latents, or if the weights are not as
+        ``expected``.
         """
-        backbone, header = load_backbone(weights)
+        backbone, header = load_backbone(weights, expected)
         tokenizer = tokenizer or _beside(weights, header, Pattern.tokenizer)
         stats = stats or _beside(weights, header, Pattern.latent_stats)
         decoder, normalisation = Tokenizer.load(tokenizer), LatentStats.load(stats)

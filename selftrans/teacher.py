@@ -1,29 +1,31 @@
 """The frozen teacher of stage 2: a run's weights at a milestone, cut off after the guiding layer."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from selftrans.artifacts import load_tensors, save_tensors
 from selftrans.backbones import build_backbone
 from selftrans.backbones.backbone import Backbone
 from selftrans.checkpoint import load_backbone
-from selftrans.errors import UserError
-from selftrans.files import load_tensors, save_tensors
 from selftrans.guidance import guide
 
 
-def freeze_teacher(weights: Path, layer: int, path: Path) -> str:
+def freeze_teacher(weights: Path, layer: int, path: Path, expected: Mapping[str, Any] | None = None) -> str:
     """Keep what features after block ``layer`` need of a weights file, and nothing else; read-only.
 
-    Returns the SHA-256 of the kept tensors. The header names the run, step and kind of weights, the layer,
-    and the SHA-256 of the weights that the teacher was cut from.
+    Returns the SHA-256 of the kept tensors. The header names the run, step, seed and kind of weights, the layer,
+    what the run learned from, and the SHA-256 of the weights that the teacher was cut from. Raises UserError if the
+    weights are not those that are ``expected``.
     """
-    backbone, header = load_backbone(weights, blocks=layer)
-    identity = {key: header[key] for key in ("run", "step", "weights", "backbone")}
-    frozen = {"kind": "teacher", **identity, "layer": layer, "cut_from": header["sha256"]}
-    sha256 = save_tensors(path, backbone.state_dict(), frozen)
+    backbone, header = load_backbone(weights, expected, blocks=layer)
+    identity = {key: header[key] for key in ("run", "step", "seed", "weights", "backbone", "made_of")}
+    sha256 = save_tensors(
+        path, "teacher", backbone.state_dict(), identity | {"layer": layer, "cut_from": header["sha256"]}
+    )
     path.chmod(0o444)
     return sha256
 
@@ -40,16 +42,10 @@ class FrozenTeacher:
     def load(cls, path: Path, expected: dict[str, Any], device: torch.device | str = "cpu") -> "FrozenTeacher":
         """Read a teacher and compare it with the reference that named it.
 
-        ``expected`` holds run, step, weights, layer and backbone (its sizes), all as the file should say.
+        ``expected`` holds run, step, seed, weights, layer and backbone (its sizes), all as the file should say.
         Raises UserError if the file is damaged, or is another teacher than the reference names.
         """
-        tensors, header = load_tensors(path)
-        for key, value in expected.items():
-            if header.get(key) != value:
-                raise UserError(
-                    f"{path}: not the teacher that the row names: {key} is {header.get(key)!r}, "
-                    f"expected {value!r}; delete the file and run the same command again"
-                )
+        tensors, header = load_tensors(path, "teacher", expected)
         backbone = build_backbone(**header["backbone"], blocks=header["layer"])
         backbone.load_state_dict(tensors)
         return cls(backbone.to(device), header["layer"], header)

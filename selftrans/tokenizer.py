@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftrans.artifacts import load_tensors, read_record, save_tensors, tensors_sha256, write_record
 from selftrans.errors import UserError
-from selftrans.files import load_tensors, read_json, save_tensors, tensors_sha256, write_json
 from selftrans.fitting import draw_indices, fit, seeded
 from selftrans.pixels import Rule, from_uint8, to_uint8
 from selftrans.seeding import generator
@@ -35,6 +35,9 @@ class LatentStats:
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    key: str | None = None  # of the VAE
+    tokenizer_sha256: str | None = None
+    latents_sha256: str | None = None
 
     @classmethod
     def of(cls, moments: Iterable[Tensor]) -> "LatentStats":
@@ -66,13 +69,14 @@ class LatentStats:
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        write_json(path, asdict(self))
+        write_record(path, "latent statistics", asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> "LatentStats":
-        """Read what `save` wrote. Raises UserError if the file is missing or not JSON."""
-        values = read_json(path)
-        return cls(tuple(values["mean"]), tuple(values["std"]))
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "LatentStats":
+        """Read what `save` wrote. Raises UserError if the file is missing, damaged, or not as ``expected``."""
+        values = read_record(path, "latent statistics", expected)
+        values.pop("kind")
+        return cls(**values | {name: tuple(values[name]) for name in ("mean", "std")})
 
 
 class Tokenizer:
@@ -109,14 +113,14 @@ class Tokenizer:
         batches = stats.denormalise(latents).split(batch_size)
         return torch.cat([to_uint8(self.vae.decode(raw).sample, rule) for raw in batches])
 
-    def save(self, path: Path) -> str:
+    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> str:
         """Write weights and architecture; returns the SHA-256 of the weights."""
-        return save_tensors(path, self.vae.state_dict(), {"architecture": self.architecture})
+        return save_tensors(path, "VAE", self.vae.state_dict(), {**(about or {}), "architecture": self.architecture})
 
     @classmethod
-    def load(cls, path: Path) -> "Tokenizer":
-        """Read what `save` wrote. Raises UserError if the file is missing or damaged."""
-        weights, header = load_tensors(path)
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "Tokenizer":
+        """Read what `save` wrote. Raises UserError if the file is missing, damaged, or not as ``expected``."""
+        weights, header = load_tensors(path, "VAE", expected)
         vae = build_vae(**header["architecture"])
         vae.load_state_dict(weights)
         return cls(vae, header["architecture"])

@@ -5,7 +5,6 @@ next step depends on. So a run that was killed at any moment, and goes on, ends 
 bit; and all rows of a seed share initialisation, data order, noise, times and dropped labels.
 """
 
-import json
 import math
 import signal
 import time
@@ -24,8 +23,9 @@ from selftrans.checkpoint import load_state, save_state, save_weights
 from selftrans.data.latents import LatentDataset, batch_indices
 from selftrans.ema import Ema
 from selftrans.errors import UserError
-from selftrans.files import exclusive, write_text
+from selftrans.files import exclusive, open_own, write_text
 from selftrans.interpolant import add_noise, drop_labels, sample_t
+from selftrans.logs import log_line, read_lines
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.objective import Losses, objective
 from selftrans.progress import progress_bar
@@ -33,6 +33,7 @@ from selftrans.runs import Run
 from selftrans.seeding import generator
 
 LOG_EVERY = 20  # steps
+STATE = "state.safetensors"  # in a run's working folder
 
 
 class Trainer:
@@ -41,6 +42,9 @@ class Trainer:
     def __init__(self, run: Run, dataset: LatentDataset, context: dict[str, Any], device: torch.device) -> None:
         """``context`` holds the teacher or the encoder that the method needs, by name."""
         self.run, self.family, self.dataset, self.device = run, run.family, dataset, device
+        self.made_of = {"latents": dataset.sha256}  # what it learns from: hashes, which weights and state carry
+        if "teacher" in context:
+            self.made_of["teacher"] = context["teacher"].header["sha256"]
         self.step = 0
         self._pending: list[dict[str, Tensor]] = []  # scalars of steps not yet looked at
         backbone = build_backbone(**run.backbone)
@@ -154,9 +158,9 @@ class Trainer:
             state["method_optimiser"] = self.method_optimiser.state_dict()
         return state
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
-        self.step = state["step"]
+    def load(self, step: int, state: dict[str, Any], made_of: dict[str, str]) -> None:
+        """Go on from ``state``, which is that after ``step`` steps and knows of a teacher that has left since."""
+        self.step, self.made_of = step, made_of | self.made_of
         self._stop_method_if_due()
         self.backbone.load_state_dict(state["backbone"])
         self.ema.model.load_state_dict(state["ema"])
@@ -177,10 +181,10 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
     """
     run = trainer.run
     with exclusive(work, run.id), _termination_signals() as received:
-        _go_on(trainer, work / "state.pt", until)
+        _go_on(trainer, work / STATE, until)
         if trainer.step == until:  # a scheduler may have removed what this state had written
             _save_milestone(trainer, weights_path)
-        log = TrainingLog(work / "log.jsonl", trainer.step)
+        log = TrainingLog(work / "log.jsonl", run.id, trainer.step)
         saved = time.monotonic()
         with progress_bar(until, run.label, "step", initial=trainer.step) as bar:
             while trainer.step < until:
@@ -195,7 +199,7 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                 if at_milestone:
                     _save_milestone(trainer, weights_path, replace=trainer.step == until)
                 if due:
-                    save_state(work / "state.pt", run, trainer.step, trainer.state())
+                    save_state(work / STATE, run, trainer.step, trainer.state(), trainer.made_of)
                     saved = time.monotonic()
                 if received:
                     raise SystemExit(128 + received[0])
@@ -203,13 +207,13 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
 
 def _go_on(trainer: Trainer, path: Path, until: int) -> None:
     """Load the run's state, unless it is already past ``until``: then the run is made again from its start."""
-    state = load_state(path, trainer.run)
-    if state is None:
+    found = load_state(path, trainer.run, trainer.made_of)
+    if found is None:
         print(f"{trainer.run.label}: starting", flush=True)
-    elif state["step"] > until:
+    elif found[0] > until:
         print(f"{trainer.run.label}: starting again, since its state is past step {until}", flush=True)
     else:
-        trainer.load(state)
+        trainer.load(*found)
         print(f"{trainer.run.label}: going on from step {trainer.step}", flush=True)
 
 
@@ -218,7 +222,7 @@ def _save_milestone(trainer: Trainer, weights_path: WeightsPath, replace: bool =
     for kind, backbone in {"online": trainer.backbone, "ema": trainer.ema.model}.items():
         path = weights_path(trainer.step, kind)
         if replace or not path.exists():
-            save_weights(path, backbone, trainer.run, trainer.step, kind)
+            save_weights(path, backbone, trainer.run, trainer.step, kind, trainer.made_of)
 
 
 @contextmanager
@@ -239,21 +243,13 @@ def _termination_signals() -> Iterator[list[int]]:
 
 
 class TrainingLog:
-    """A JSONL file with a line for some steps at a time; lines after the step gone on from are dropped."""
+    """A file with a line for some steps at a time; lines after the step gone on from are dropped."""
 
-    def __init__(self, path: Path, step: int) -> None:
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # a killed writer may leave half a line
-        write_text(path, "".join(line for line in whole if self._step_of(path, line) <= step))
-        self.path = path
+    def __init__(self, path: Path, run: str, step: int) -> None:
+        lines = [line for line in read_lines(path, run) if line["step"] <= step]
+        write_text(path, "".join(log_line(run, line) for line in lines))
+        self.path, self.run = path, run
         self.time = time.perf_counter()
-
-    @staticmethod
-    def _step_of(path: Path, line: str) -> int:
-        try:
-            return json.loads(line)["step"]
-        except (ValueError, TypeError, KeyError):
-            raise UserError(f"{path}: a damaged line, {line!r}; delete it and run the same command again") from None
 
     def add(self, step: int, values: list[dict[str, float]]) -> None:
         """Write the means over the steps that ended with ``step``, and their steps per second."""
@@ -261,5 +257,5 @@ class TrainingLog:
         speed = len(values) / (now - self.time)
         self.time = now
         means = {name: mean(value[name] for value in values) for name in values[0]}
-        with self.path.open("a") as file:
-            file.write(json.dumps({"step": step, **means, "steps_per_second": round(speed, 2)}) + "\n")
+        with open_own(self.path) as file:
+            file.write(log_line(self.run, {"step": step, **means, "steps_per_second": round(speed, 2)}))

@@ -15,7 +15,7 @@ def snakemake_command(*arguments: str, folder: Path, config: Path = SMOKE, cores
         *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")),
         *("--directory", str(folder), "--cores", str(cores), "--workflow-profile", "none", "--ignore-incomplete"),
         *("--configfile", str(config / "config.yaml"), "--config", f"folder={config}"),
-        *("--rerun-triggers", "mtime", "params", "software-env"),
+        *("--rerun-triggers", "mtime"),
         *arguments,
     ]
 

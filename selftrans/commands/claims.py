@@ -1,7 +1,6 @@
 """The CSV is for machines; the Markdown beside it is for people and says what a verdict means, the LaTeX for papers."""
 
 import argparse
-from pathlib import Path
 
 from selftrans.commands.common import add_extent, plan_of
 
@@ -17,14 +16,17 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.claims import build_claims
     from selftrans.reporting.claims_latex import claims_to_latex
     from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
-    from selftrans.reporting.page.render import render_page
+    from selftrans.reporting.page.render import render_claims
+    from selftrans.results import RESULTS, publish
 
     plan = plan_of(arguments)
     frame = build_claims(plan)
-    write_text(Path("results/claims.md"), claims_to_markdown(plan, frame))
-    write_text(Path("results/claims.tex"), claims_to_latex(plan, frame))
-    with atomic_path(Path("results/claims.csv")) as part:
+    csv, markdown, latex, page = (RESULTS / f"claims.{ending}" for ending in ("csv", "md", "tex", "html"))
+    write_text(markdown, claims_to_markdown(plan, frame))
+    write_text(latex, claims_to_latex(plan, frame))
+    with atomic_path(csv) as part:
         frame.to_csv(part, index=False)
-    write_text(Path("results/claims.html"), render_page(plan, ("claims",)))
+    write_text(page, render_claims(plan, frame))
+    publish(plan, "claims", [csv, markdown, latex, page])
     print(claims_to_text(frame))
     print(summary(frame))

@@ -14,6 +14,8 @@ from selftrans.runs import Keys, Run
 if TYPE_CHECKING:
     import torch
 
+    from selftrans.data.packed import Packed
+
 
 def plan_of(arguments: argparse.Namespace) -> Plan:
     """The plan that --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them."""
@@ -69,12 +71,17 @@ def need(path: Path) -> Path:
     return path
 
 
-def read_split(plan: Plan, keys: Keys, split: str) -> "tuple[torch.Tensor, torch.Tensor]":
-    """(images (N, 3, H, W) uint8, labels (N,)) of a packed split, in memory."""
+def images_of(plan: Plan, keys: Keys, split: str) -> "Packed":
+    """The packed images of a split."""
     from selftrans.data.packed import Packed
 
-    packed = Packed(need(plan.path(Pattern.images, data=keys.data, split=split)), "images")
-    return next(packed.batches(len(packed)))
+    folder = need(plan.path(Pattern.images, data=keys.data, split=split))
+    return Packed(folder, "images", {"key": keys.data, "split": split})
+
+
+def read_split(plan: Plan, keys: Keys, split: str) -> "tuple[torch.Tensor, torch.Tensor]":
+    """(images (N, 3, H, W) uint8, labels (N,)) of a packed split, in memory."""
+    return images_of(plan, keys, split).all()
 
 
 def check_accuracy(arguments: argparse.Namespace, plan: Plan, kind: str, accuracy: float, allowed: float) -> None:

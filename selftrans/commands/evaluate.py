@@ -80,20 +80,30 @@ def option(name: str) -> str:
 
 def evaluate_run(arguments: argparse.Namespace) -> None:
     """The metrics of a run's samples, against the training images of its family."""
+    from selftrans.artifacts import arrays_header, write_record
     from selftrans.evaluation.extractors import Extractor
     from selftrans.evaluation.statistics import statistics_of
-    from selftrans.files import write_json
 
     plan = plan_of(arguments)
     run, step = milestone_of(arguments, plan)
-    wildcards = {"run": run.id, "step": step, "preset": arguments.preset}
-    path = need(plan.path(Pattern.samples, **wildcards))
+    if arguments.preset not in run.family.presets:
+        raise UserError(f"--preset: found {arguments.preset!r}; allowed: {', '.join(run.family.presets)}")
+    path = need(plan.samples_file(run, step, arguments.preset))
+    arrays_header(path, "samples", {"file": path.name})
     extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=run.keys.extractor)))
     against = need(plan.path(Pattern.reference, extractor=run.keys.extractor))
     reference, samples = (statistics_of(found, extractor, open_images) for found in (against, path))
     result = measure(samples, reference, str(path))
     about = {**provenance_of(path), **open_images(path).header}
-    write_json(plan.path(Pattern.metrics, **wildcards), {**result.to_dict(), "about": about})
+    metrics = plan.metrics_file(run, step, arguments.preset)
+    of = {
+        "file": metrics.name,
+        "run": run.id,
+        "step": step,
+        "seed": run.seed,
+        "preset": run.preset_key(arguments.preset),
+    }
+    write_record(metrics, "metrics", {**of, **result.to_dict(), "about": about})
     print(f"{run.label} step {step}: Fréchet distance {result.frechet:.2f} ({extractor.name})")
 
 

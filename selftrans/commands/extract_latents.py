@@ -2,7 +2,7 @@
 
 import argparse
 
-from selftrans.commands.common import add_family, device, family_of, need, plan_of
+from selftrans.commands.common import add_family, device, family_of, images_of, need, plan_of
 from selftrans.paths import Pattern
 
 
@@ -19,9 +19,11 @@ def run(arguments: argparse.Namespace) -> None:
 
     plan = plan_of(arguments)
     _, keys = family_of(arguments, plan)
-    images = need(plan.path(Pattern.images, data=keys.data, split="train"))
-    tokenizer = Tokenizer.load(need(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer))).to(device())
+    vae = {"key": keys.tokenizer}
+    file = need(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer))
+    tokenizer = Tokenizer.load(file, vae).to(device())
     folder = plan.path(Pattern.latents, tokenizer=keys.tokenizer)
-    stats = extract_latents(images, tokenizer, folder, batch_size=arguments.batch_size)
+    images = images_of(plan, keys, "train")
+    stats = extract_latents(images, tokenizer, folder, batch_size=arguments.batch_size, about=vae)
     stats.save(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer))
     print(f"{folder}: mean {stats.mean}, std {stats.std}")

@@ -1,7 +1,6 @@
 """Drawn from what the workflow made; the data behind the picture lies beside it."""
 
 import argparse
-from pathlib import Path
 
 from selftrans.commands.common import add_extent, need, plan_of
 
@@ -15,9 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write results/figures/<name>.pdf, .png, and .csv or .npz."""
     from selftrans.reporting.figures.registry import draw_figure, inputs_of
+    from selftrans.results import RESULTS, publish
 
     plan = plan_of(arguments)
     for path in inputs_of(plan, arguments.name):
         need(path)
-    for path in draw_figure(plan, arguments.name, Path("results/figures")):
+    paths = draw_figure(plan, arguments.name, RESULTS / "figures")
+    publish(plan, f"figures/{arguments.name}", paths)
+    for path in paths:
         print(path)

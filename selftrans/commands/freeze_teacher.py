@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Freeze a run at a milestone."""
+    from selftrans.checkpoint import weights_of
     from selftrans.teacher import freeze_teacher
 
     plan = plan_of(arguments)
@@ -22,5 +23,5 @@ def run(arguments: argparse.Namespace) -> None:
     teacher = Teacher(run, run.milestones[step], arguments.weights, arguments.layer)
     weights = need(plan.weights(run, step, arguments.weights))
     path = plan.teacher_file(teacher)
-    sha256 = freeze_teacher(weights, arguments.layer, path)
+    sha256 = freeze_teacher(weights, arguments.layer, path, weights_of(run, step, arguments.weights))
     print(f"{path}: {sha256}")

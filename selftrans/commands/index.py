@@ -3,7 +3,6 @@
 import argparse
 import csv
 import json
-from pathlib import Path
 
 from selftrans.commands.common import add_extent, plan_of
 
@@ -16,11 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write results/INDEX.csv."""
     from selftrans.files import atomic_path
+    from selftrans.results import INDEX, RESULTS, publish
 
-    plan = plan_of(arguments)
-    with atomic_path(Path("results/INDEX.csv")) as part, part.open("w", newline="", encoding="utf-8") as file:
+    plan, path = plan_of(arguments), RESULTS / "INDEX.csv"
+    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "seed", "scale", "folder", "recipe"])
         for run in plan.runs.values():
             folder = plan.root / "runs" / run.id
             writer.writerow([run.name, run.seed, plan.scale.name, folder, json.dumps(run.recipe)])
+    publish(plan, INDEX, [path])

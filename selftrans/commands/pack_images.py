@@ -22,5 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     images, labels = SOURCES[family.data.source](arguments.split, family.data.size)
     folder = plan.path(Pattern.images, data=keys.data, split=arguments.split)
     source = {"source": family.data.source, "split": arguments.split}
-    write_packed(folder, "images", [(images, labels)], count=len(images), source=source)
+    about = {"key": keys.data, "split": arguments.split}
+    write_packed(folder, "images", [(images, labels)], count=len(images), source=source, about=about)
     print(f"{folder}: {len(images)} images")

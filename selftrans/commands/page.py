@@ -1,7 +1,6 @@
 """The page shows what is there and names what is not; as a target of the workflow, all of it is made first."""
 
 import argparse
-from pathlib import Path
 
 from selftrans.commands.common import add_extent, plan_of
 
@@ -15,10 +14,12 @@ def run(arguments: argparse.Namespace) -> None:
     """Write results/index.html, and by themselves its training curves and its provenance."""
     from selftrans.files import write_text
     from selftrans.reporting.page.render import PARTS, render_page
+    from selftrans.results import PAGE, RESULTS, publish
 
     plan = plan_of(arguments)
     pages = {"index": PARTS, "training": ("curves",), "provenance": ("provenance",)}
-    for name, parts in pages.items():
-        path = Path(f"results/{name}.html")
+    paths = {RESULTS / f"{name}.html": parts for name, parts in pages.items()}
+    for path, parts in paths.items():
         write_text(path, render_page(plan, parts))
         print(path)
+    publish(plan, PAGE, list(paths))

@@ -2,10 +2,9 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
+from selftrans.commands.common import add_milestone, device, images_of, milestone_of, need, plan_of
 from selftrans.commands.train import surroundings
 from selftrans.errors import UserError
 from selftrans.paths import Pattern
@@ -30,9 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Look at images through a run at a milestone."""
-    from selftrans.checkpoint import load_backbone
+    from selftrans.artifacts import save_arrays
+    from selftrans.checkpoint import load_backbone, weights_of
     from selftrans.files import file_sha256
-    from selftrans.probing import guiding_features, layer_features, look, save_features
+    from selftrans.probing import guiding_features, layer_features, look
     from selftrans.provenance import provenance
 
     plan, probe = plan_of(arguments), probe_of(arguments)
@@ -40,16 +40,18 @@ def run(arguments: argparse.Namespace) -> None:
     source, file = plan.probed(run, step, probe.layers)
     need(file)
     shown, where = shown_to(plan, run, probe), device()
-    own = {"backbone": load_backbone(file)[0].eval().to(where)} if source == "weights" else {}
+    own = {}
+    if source == "weights":
+        own["backbone"] = load_backbone(file, weights_of(run, step))[0].eval().to(where)
     if probe.layers == "guiding":
         features_of = partial(guiding_features, run=run, **(own or surroundings(plan, run, 1, where)))
     else:
         layers = range(1, run.model.depth + 1) if probe.layers == "all" else probe.layers
         features_of = partial(layer_features, layers=layers, **own)
     arrays = look(shown, features_of, probe.form, where, f"{run.label} step {step}")
-    about = {"run": run.id, "step": step, **probe.wildcards, "source": source, "source_sha256": file_sha256(file)}
     path = plan.path(Pattern.features, run=run.id, step=step, **probe.wildcards)
-    save_features(path, arrays, {**about, "provenance": provenance()})
+    about = {"file": path.name, "run": run.id, "step": step, "seed": run.seed, **probe.wildcards, "source": source}
+    save_arrays(path, "features", arrays, {**about, "source_sha256": file_sha256(file), "provenance": provenance()})
 
 
 def probe_of(arguments: argparse.Namespace) -> Probe:
@@ -69,12 +71,11 @@ def probe_of(arguments: argparse.Namespace) -> Probe:
 
 def shown_to(plan: Plan, run: Run, probe: Probe) -> "Shown":
     """The images of a probe, and their latents through the VAE of a run's family."""
-    from selftrans.data.packed import Packed
     from selftrans.probing import Shown
     from selftrans.tokenizer import LatentStats, Tokenizer
 
-    def made(pattern: str) -> Path:
-        return plan.path(pattern, data=run.keys.data, tokenizer=run.keys.tokenizer, split=probe.split)
-
-    tokenizer, stats = Tokenizer.load(need(made(Pattern.tokenizer))), LatentStats.load(need(made(Pattern.latent_stats)))
-    return Shown.of(Packed(need(made(Pattern.images)), "images"), run.family.data.classes, tokenizer, stats, probe)
+    vae = {"key": run.keys.tokenizer}
+    tokenizer = Tokenizer.load(need(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer)), vae)
+    stats = LatentStats.load(need(plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer)), vae)
+    images = images_of(plan, run.keys, probe.split)
+    return Shown.of(images, run.family.data.classes, tokenizer, stats, probe)

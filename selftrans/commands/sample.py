@@ -6,9 +6,10 @@ import argparse
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrans.commands.common import device, milestone_of, need, plan_of
 from selftrans.config import Preset
@@ -69,7 +70,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def sample(options: argparse.Namespace) -> None:
     """All samples of a preset, or a shard of them; each batch is a file of its own until all are there."""
-    from selftrans.files import exclusive, write_json
+    from selftrans.artifacts import write_record
+    from selftrans.checkpoint import weights_of
+    from selftrans.files import exclusive
     from selftrans.provenance import provenance
     from selftrans.samples import BatchFolder, write_samples
     from selftrans.sampling import batches_of, sample_batches, sample_labels
@@ -81,31 +84,31 @@ def sample(options: argparse.Namespace) -> None:
     preset = preset_of(options, run)
     shard, shards = shard_of(options)
     decoder = (plan.path(file, tokenizer=run.keys.tokenizer) for file in (Pattern.tokenizer, Pattern.latent_stats))
-    model = load_model(options, need(plan.weights(run, step)), *map(need, decoder))
+    model = load_model(options, need(plan.weights(run, step)), *map(need, decoder), expected=weights_of(run, step))
     labels = sample_labels(preset, model.backbone.num_classes, run.seed)
-    where = {"run": run.id, "step": step, "preset": options.preset}
+    where = {"run": run.id, "step": step, "preset": run.preset_key(options.preset)}
     made_of = {
         "run": run.id,
         "step": step,
         "seed": run.seed,
+        "preset_key": where["preset"],
         "weights_sha256": model.header["sha256"],
         "tokenizer_sha256": model.tokenizer.sha256,
         "latent_stats": asdict(model.stats),
     }
-    # The folder is named for all that its batches depend on: none of an edited preset is taken for one of its own.
-    key = fingerprint([RECIPE_VERSION, made_of, preset.recipe])
-    folder = BatchFolder(plan.path(Pattern.batches, **where, key=key))
+    # The folder is named for all that its batches depend on, the bits of the weights included.
+    folder = BatchFolder(plan.path(Pattern.batches, **where, key=fingerprint([RECIPE_VERSION, made_of])), made_of)
     batches = batches_of(preset, shard, shards)
     with exclusive(folder.folder / f"{shard}-of-{shards}", f"{run.label} samples"):
         sample_batches(model, labels, preset, run.seed, batches, folder, f"{run.label} samples")
         header = {**made_of, "preset": preset.model_dump(mode="json", exclude={"shards"}), "provenance": provenance()}
         if shards > 1:
             path = plan.path(Pattern.shard, **where, shard=shard, shards=shards)
-            write_json(path, {**header, "batches": len(batches)})
+            write_record(path, "shard", {**header, "batches": len(batches)})
             print(f"{path}: {len(batches)} batches")
         else:
-            path = plan.path(Pattern.samples, **where)
-            write_samples(path, map(folder.load, batches), labels, header)
+            path = plan.samples_file(run, step, options.preset)
+            write_samples(path, map(folder.load, batches), labels, {"file": path.name, **header})
             shutil.rmtree(folder.folder, ignore_errors=True)  # on NFS, the lock's folder stays
             print(f"{path}: {len(labels)} images")
 
@@ -167,11 +170,13 @@ def classes_of(options: argparse.Namespace, known: int) -> list[int]:
     return [int(name) for name in names]
 
 
-def load_model(options: argparse.Namespace, weights: Path, *decoder: Path | None) -> "ImageModel":
-    """The weights with their VAE and its statistics, compiled if asked for."""
+def load_model(
+    options: argparse.Namespace, weights: Path, *decoder: Path | None, expected: Mapping[str, Any] | None = None
+) -> "ImageModel":
+    """The weights, which are as ``expected``, with their VAE and its statistics, compiled if asked for."""
     from selftrans.sampling import ImageModel
 
-    model = ImageModel.load(weights, device(), *decoder)
+    model = ImageModel.load(weights, device(), *decoder, expected=expected)
     if options.compile:
         model.backbone.compile()
     return model

@@ -3,11 +3,13 @@
 import argparse
 from pathlib import Path
 
+from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
+    add_extent(parser)
     parser.add_argument("csv", type=Path, help="a table that the workflow made, such as results/table5.csv")
 
 
@@ -16,9 +18,11 @@ def run(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     from selftrans.reporting.markdown import to_text
+    from selftrans.results import require_current, result_named
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
+    require_current(plan_of(arguments), result_named(arguments.csv))
     frame = pd.read_csv(arguments.csv).convert_dtypes()
     if "verdict" in frame:
         from selftrans.reporting.claims_markdown import claims_to_text, summary

@@ -1,7 +1,6 @@
 """The CSV is for machines; the Markdown beside it is for people and says how to read it, the LaTeX for papers."""
 
 import argparse
-from pathlib import Path
 
 from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
@@ -20,15 +19,18 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.page.render import render_table
     from selftrans.reporting.tables import build_table
+    from selftrans.results import RESULTS, publish
 
     plan = plan_of(arguments)
     if arguments.name not in plan.project.tables:
         raise UserError(f"no table is called {arguments.name!r}; allowed: {', '.join(plan.project.tables)}")
     table = plan.project.tables[arguments.name]
     frame = build_table(plan, table)
-    write_text(Path("results") / f"{arguments.name}.md", to_markdown(plan, table, frame))
-    write_text(Path("results") / f"{arguments.name}.tex", to_latex(plan, arguments.name, frame))
-    with atomic_path(Path("results") / f"{arguments.name}.csv") as part:
+    csv, markdown, latex, page = (RESULTS / f"{arguments.name}.{ending}" for ending in ("csv", "md", "tex", "html"))
+    write_text(markdown, to_markdown(plan, table, frame))
+    write_text(latex, to_latex(plan, arguments.name, frame))
+    with atomic_path(csv) as part:
         frame.to_csv(part, index=False)
-    write_text(Path("results") / f"{arguments.name}.html", render_table(plan, arguments.name))
+    write_text(page, render_table(plan, arguments.name, frame))
+    publish(plan, arguments.name, [csv, markdown, latex, page])
     print(to_text(frame))

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrans.commands.common import add_milestone, device, milestone_of, need, plan_of
+from selftrans.commands.common import add_milestone, device, images_of, milestone_of, need, plan_of
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.runs import Run
@@ -25,17 +25,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Train a run to a milestone, from where it is."""
     from selftrans.checkpoint import step_to_go_on_from
     from selftrans.data.latents import LatentDataset
+    from selftrans.data.packed import Packed
     from selftrans.tokenizer import LatentStats
-    from selftrans.trainer import Trainer, train
+    from selftrans.trainer import STATE, Trainer, train
 
     plan = plan_of(arguments)
     run, step = milestone_of(arguments, plan)
-    keys = run.keys
-    images = plan.path(Pattern.images, data=keys.data, split="train") if run.needs_images else None
-    stats = LatentStats.load(need(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer)))
-    dataset = LatentDataset(need(plan.path(Pattern.latents, tokenizer=keys.tokenizer)), images, stats)
+    vae = {"key": run.keys.tokenizer}
+    stats = LatentStats.load(need(plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer)), vae)
+    moments = Packed(need(plan.path(Pattern.latents, tokenizer=run.keys.tokenizer)), "moments", vae)
+    dataset = LatentDataset(moments, images_of(plan, run.keys, "train") if run.needs_images else None, stats)
     where, work = device(), plan.path(Pattern.work, run=run.id)
-    begin = step_to_go_on_from(work / "state.pt", run, until=step)
+    begin = step_to_go_on_from(work / STATE, run, until=step)
     trainer = Trainer(run, dataset, surroundings(plan, run, begin, where), where)
 
     def weights_path(at: int, kind: str) -> Path:
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def surroundings(plan: Plan, run: Run, begin: int, where: "torch.device") -> dict[str, Any]:
     """The teacher or the encoder that the run's method learns from, if it still does after step ``begin``."""
+    from selftrans.checkpoint import weights_of
     from selftrans.encoders import Encoder
     from selftrans.teacher import FrozenTeacher
 
@@ -55,11 +57,6 @@ def surroundings(plan: Plan, run: Run, begin: int, where: "torch.device") -> dic
     if run.teacher is None or not run.has_method_after(begin):
         return {}
     teacher = run.teacher
-    expected = {
-        "run": teacher.run.id,
-        "step": teacher.step,
-        "weights": teacher.weights,
-        "layer": teacher.layer,
-        "backbone": run.backbone,
-    }
+    expected = weights_of(teacher.run, teacher.step, teacher.weights)
+    expected |= {"layer": teacher.layer, "backbone": run.backbone}
     return {"teacher": FrozenTeacher.load(need(plan.teacher_file(teacher)), expected, where)}

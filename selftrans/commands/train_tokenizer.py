@@ -36,4 +36,4 @@ def run(arguments: argparse.Namespace) -> None:
             f"({plan.project.scale_file}: families.{arguments.family}.tokenizer.max_test_mse); train it longer"
         )
     write_json(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), asdict(report))
-    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer))
+    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer), {"key": keys.tokenizer})

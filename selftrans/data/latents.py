@@ -1,8 +1,10 @@
 """Packed latents: images -> moments on disk, and batches of freshly drawn, normalised latents from them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +17,14 @@ from selftrans.seeding import generator
 from selftrans.tokenizer import LatentStats, Tokenizer, sample_posterior
 
 
-def extract_latents(images: Path, tokenizer: Tokenizer, latents: Path, *, batch_size: int) -> LatentStats:
-    """Encode packed ``images`` into packed "moments" (N, 2C, h, w) float32 in the folder ``latents``.
+def extract_latents(
+    packed: Packed, tokenizer: Tokenizer, latents: Path, *, batch_size: int, about: Mapping[str, Any]
+) -> LatentStats:
+    """Encode ``packed`` images into packed "moments" (N, 2C, h, w) float32 in the folder ``latents``.
 
-    Returns the statistics of the raw latents, computed from what can be read back.
+    ``about`` says which latents they are. Returns the statistics of the raw latents, computed from what can be read
+    back.
     """
-    packed = Packed(images, "images")
 
     def encoded() -> Iterator[tuple[Tensor, Tensor]]:
         with progress_bar(len(packed), "latents", "image") as bar:
@@ -29,22 +33,33 @@ def extract_latents(images: Path, tokenizer: Tokenizer, latents: Path, *, batch_
                 bar.update(len(batch))
 
     source = {"images": packed.sha256, "tokenizer": tokenizer.sha256}
-    write_packed(latents, "moments", encoded(), count=len(packed), source=source)
-    return LatentStats.of(moments for moments, _ in Packed(latents, "moments").batches(batch_size))
+    write_packed(latents, "moments", encoded(), count=len(packed), source=source, about=about)
+    written = Packed(latents, "moments", about)
+    stats = LatentStats.of(moments for moments, _ in written.batches(batch_size))
+    return replace(stats, **about, tokenizer_sha256=tokenizer.sha256, latents_sha256=written.sha256)
 
 
 class LatentDataset:
     """Packed moments, and if a method needs them the images they were made of, as batches.
 
-    Raises UserError if the latents were made of other images than those given.
+    Raises UserError if the latents were made of other images than those given, or the statistics of other latents.
     """
 
-    def __init__(self, latents: Path, images: Path | None, stats: LatentStats) -> None:
-        self.moments = Packed(latents, "moments")
-        self.images = None if images is None else Packed(images, "images")
-        self.stats = stats
-        if self.images is not None and self.images.sha256 != self.moments.source["images"]:
-            raise UserError(f"{latents}: not made of the images in {images}; delete it and extract it again")
+    def __init__(self, moments: Packed, images: Packed | None, stats: LatentStats) -> None:
+        self.moments, self.images, self.stats = moments, images, stats
+        if images is not None and images.sha256 != moments.source["images"]:
+            raise UserError(
+                f"{moments.folder}: not made of the images in {images.folder}; delete it and extract it again"
+            )
+        if stats.latents_sha256 not in (None, moments.sha256):
+            raise UserError(
+                f"{moments.folder}: not the latents that its statistics are of; delete it and extract it again"
+            )
+
+    @property
+    def sha256(self) -> str:
+        """Of the moments, which weights remember."""
+        return self.moments.sha256
 
     def __len__(self) -> int:
         return len(self.moments)

@@ -20,18 +20,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selftrans.artifacts import read_record, write_record
 from selftrans.errors import UserError
-from selftrans.files import atomic_path, file_sha256, read_json, write_json
+from selftrans.files import atomic_path, file_sha256
 
 Batches = Iterable[tuple[Tensor, Tensor]]  # rows (B, ...) and labels (B,)
 REMEDY = "delete the folder and run the same command again"
 
 
-def write_packed(folder: Path, name: str, batches: Batches, *, count: int, source: Mapping[str, Any]) -> None:
+def write_packed(
+    folder: Path, name: str, batches: Batches, *, count: int, source: Mapping[str, Any], about: Mapping[str, Any]
+) -> None:
     """Write ``count`` rows, whose batches arrive in order; one batch at a time is in memory.
 
-    ``source`` (JSON) says where they come from, with the hashes of what they were made of. Raises ValueError
-    if the batches do not add up to ``count``.
+    ``source`` (JSON) says where they come from, with the hashes of what they were made of; ``about``, which rows they
+    are. Raises ValueError if the batches do not add up to ``count``.
     """
     folder = Path(folder)
     (folder / "manifest.json").unlink(missing_ok=True)
@@ -44,8 +47,8 @@ def write_packed(folder: Path, name: str, batches: Batches, *, count: int, sourc
     for key in ("labels", "crc32"):
         arrays[key]["sha256"] = file_sha256(folder / f"{key}.npy")
     sha256 = hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()
-    manifest = {"rows": count, "arrays": arrays, "sha256": sha256, "source": dict(source)}
-    write_json(folder / "manifest.json", manifest)
+    manifest = {**about, "rows": count, "arrays": arrays, "sha256": sha256, "source": dict(source)}
+    write_record(folder / "manifest.json", "packed rows", manifest)
 
 
 def _stream(path: Path, batches: Batches, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,14 +81,15 @@ class Packed:
     """A folder of `write_packed`, open for reading.
 
     Opening compares sizes, and the hashes of the small arrays, with the manifest; reading compares each row
-    with its checksum. Raises UserError that names the file, the row and the remedy.
+    with its checksum. Raises UserError that names the file, the row and the remedy, also for whole rows that are not
+    those that are ``expected``.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, expected: Mapping[str, Any] | None = None) -> None:
         self.folder = Path(folder)
         if not (self.folder / "manifest.json").exists():
             raise UserError(f"{self.folder}: no manifest.json, so it was never finished; {REMEDY}")
-        manifest = read_json(self.folder / "manifest.json")
+        manifest = read_record(self.folder / "manifest.json", "packed rows", expected, REMEDY)
         if name not in manifest["arrays"]:
             raise UserError(f"{self.folder}: holds {', '.join(manifest['arrays'])}, but no {name}")
         arrays = {key: self._open(key, expected) for key, expected in manifest["arrays"].items()}
@@ -98,8 +102,8 @@ class Packed:
 
     def _open(self, key: str, expected: Mapping[str, Any]) -> np.ndarray:
         path = self.folder / f"{key}.npy"
-        if not path.exists():
-            raise UserError(f"{path}: missing; {REMEDY}")
+        if not path.is_file():
+            raise UserError(f"{path}: missing, or no file; {REMEDY}")
         size = path.stat().st_size
         if size != expected["bytes"]:
             raise UserError(f"{path}: {size} bytes where the manifest says {expected['bytes']}; {REMEDY}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selftrans.config import Pace, Preset
-from selftrans.paths import Pattern
+from selftrans.paths import Pattern, wildcards_of
 from selftrans.plan import Plan
 from selftrans.runs import Run, Teacher
 
@@ -41,14 +41,13 @@ class Remaining:
                 self._made(path, *origin)
 
     def _made(self, path: Path, run: Run, step: int) -> None:
-        preset = path.stem.partition(".step-")[2].partition(".")[2]  # which may have points of its own
-        match path.relative_to(self.plan.root).parts[0]:
-            case "metrics":
-                self._measured(run, step, preset)
-            case "samples":
-                self._sampled(run, step, preset)
-            case "runs" | "features":
-                self._trained(run, step)
+        found = path.relative_to(self.plan.root)
+        if wildcards := wildcards_of(Pattern.metrics, found):
+            self._measured(run, step, run.preset_named(wildcards["preset"]))
+        elif wildcards := wildcards_of(Pattern.samples, found):
+            self._sampled(run, step, run.preset_named(wildcards["preset"]))
+        else:
+            self._trained(run, step)
 
     @property
     def steps(self) -> int:
@@ -75,13 +74,13 @@ class Remaining:
         return max(total / cores, *done.values(), 0.0)
 
     def _measured(self, run: Run, step: int, preset: str) -> None:
-        path = self.plan.path(Pattern.metrics, run=run.id, step=step, preset=preset)
+        path = self.plan.metrics_file(run, step, preset)
         if not path.exists() and path not in self.jobs:
             samples = self._sampled(run, step, preset)
             self.jobs[path] = Job((samples,), run)
 
     def _sampled(self, run: Run, step: int, preset: str) -> Path:
-        path, how = self.plan.path(Pattern.samples, run=run.id, step=step, preset=preset), run.family.presets[preset]
+        path, how = self.plan.samples_file(run, step, preset), run.family.presets[preset]
         if not path.exists() and path not in self.jobs:
             weights = self._trained(run, step)
             self.jobs[path] = Job((weights,), run, images=how.samples, blocks=passes(how) * run.model.depth)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from selftrans.artifacts import read_record
 from selftrans.config import Column, Table
 from selftrans.errors import UserError
-from selftrans.files import read_json
 from selftrans.plan import Plan
 from selftrans.runs import Run
 
@@ -92,8 +92,8 @@ def build_table(plan: Plan, table: Table) -> pd.DataFrame:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """One evaluation's metrics. Raises UserError if the file is missing or lacks one."""
-    found = read_json(path)
+    """One evaluation's metrics. Raises UserError if the file is missing, damaged or of another one, or lacks one."""
+    found = read_record(path, "metrics", {"file": path.name})
     if missing := [key for key in (*METRICS, *COMPARABLE, "extractor") if key not in found]:
         raise UserError(f"{path}: no {', '.join(missing)}; delete the file and evaluate again")
     return found

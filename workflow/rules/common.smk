@@ -10,9 +10,10 @@ sys.path.insert(0, workflow.basedir)
 from selftrans.config import ClassifierRecipe, PublishedEncoder
 from selftrans.errors import UserError
 from selftrans.loading import load_project
-from selftrans.paths import Pattern
+from selftrans.paths import WILDCARDS, Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
+from selftrans.results import date_sources, source_of
 
 SETTINGS = ("scale", "seeds", "claim_seeds", "only")
 CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
@@ -52,20 +53,28 @@ if sys.stderr.isatty():
 
 
 wildcard_constraints:
-    run="|".join(map(re.escape, RUNS)),
-    step=r"\d+",
-    layer=r"\d+",
-    weights="ema|online",
-    split="train|test",
-    preset="[a-z0-9._-]+",
-    shard=r"\d+",
-    shards=r"\d+",
-    table="|".join(map(re.escape, PLAN.project.tables)),
+    **WILDCARDS
+    | {
+        "run": "|".join(map(re.escape, RUNS)),
+        "table": "|".join(map(re.escape, PLAN.project.tables)),
+    },
 
 
 def at(pattern):
     """A pattern of the plan as a path that Snakemake can match."""
     return f"{PLAN.root}/{pattern}"
+
+
+# A file whose path says what it is made of is never made again for a date (`ancient`): if it is there, it is right.
+# Results of a fixed name rest on a small input whose name has the hash of all that they are made of; its date is set
+# when the workflow is planned, by what the result that is there says of itself (selftrans/results.py).
+if workflow.is_main_process:
+    date_sources(PLAN)
+
+
+def made_of(name):
+    """The input that a result of a fixed name rests on."""
+    return source_of(PLAN, name)
 
 
 def packed(pattern, name):
@@ -143,14 +152,14 @@ def teacher(wildcards):
     return PLAN.teacher_file(run.teacher) if guided else []
 
 
+def preset_name(wildcards):
+    """The name of the preset whose key a job has."""
+    return RUNS[wildcards.run].preset_named(wildcards.preset)
+
+
 def preset_of(wildcards):
     """The sampling preset of a job."""
-    return RUNS[wildcards.run].family.presets[wildcards.preset]
-
-
-def preset_recipe(wildcards):
-    """What a preset's samples depend on: edited, it samples again."""
-    return preset_of(wildcards).recipe
+    return RUNS[wildcards.run].family.presets[preset_name(wildcards)]
 
 
 def shards_of(wildcards):
@@ -196,7 +205,7 @@ def figures_with(data):
 def figure_inputs(wildcards):
     """What a figure is drawn from."""
     try:
-        return inputs_of(PLAN, wildcards.figure)
+        return [made_of(f"figures/{wildcards.figure}"), *inputs_of(PLAN, wildcards.figure)]
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -23,7 +23,7 @@ rule pack_images:
 
 rule train_tokenizer:
     input:
-        images_of("tokenizer", "train", "test"),
+        ancient(images_of("tokenizer", "train", "test")),
     output:
         weights=at(Pattern.tokenizer),
         report=at(Pattern.tokenizer_report),
@@ -46,8 +46,8 @@ rule train_tokenizer:
 
 rule extract_latents:
     input:
-        images=images_of("tokenizer", "train"),
-        tokenizer=at(Pattern.tokenizer),
+        images=ancient(images_of("tokenizer", "train")),
+        tokenizer=ancient(at(Pattern.tokenizer)),
     output:
         packed(Pattern.latents, "moments"),
         stats=at(Pattern.latent_stats),

@@ -3,7 +3,7 @@
 
 rule train_extractor:
     input:
-        images_of("extractor", "train", "test"),
+        ancient(images_of("extractor", "train", "test")),
     output:
         weights=at(Pattern.extractor),
         report=at(Pattern.extractor_report),
@@ -26,8 +26,8 @@ rule train_extractor:
 
 rule make_reference:
     input:
-        images=images_of("extractor", "train"),
-        extractor=at(Pattern.extractor),
+        images=ancient(images_of("extractor", "train")),
+        extractor=ancient(at(Pattern.extractor)),
     output:
         at(Pattern.reference),
     log:
@@ -49,7 +49,7 @@ rule make_reference:
 
 rule train_encoder:
     input:
-        images_of("encoder", "train", "test"),
+        ancient(images_of("encoder", "train", "test")),
     output:
         weights=at(Pattern.encoder),
         report=at(Pattern.encoder_report),
@@ -100,15 +100,15 @@ rule import_encoder:
 
 rule evaluate:
     input:
-        samples=at(Pattern.samples),
-        extractor=of_run(Pattern.extractor, "extractor"),
-        reference=of_run(Pattern.reference, "extractor"),
+        samples=ancient(at(Pattern.samples)),
+        extractor=ancient(at(Pattern.extractor)),
+        reference=ancient(at(Pattern.reference)),
     output:
         at(Pattern.metrics),
     log:
-        at("logs/evaluate/{run}.step-{step}.{preset}.log"),
+        at("logs/evaluate/{run}.step-{step}.{preset}.{extractor}.log"),
     benchmark:
-        at("benchmarks/evaluate/{run}.step-{step}.{preset}.tsv")
+        at("benchmarks/evaluate/{run}.step-{step}.{preset}.{extractor}.tsv")
     conda:
         "../../environment.yml"
     threads: THREADS.other
@@ -117,7 +117,7 @@ rule evaluate:
         runtime=60,
     params:
         reference=reference_to,
-        extractor=lambda wildcards: RUNS[wildcards.run].keys.extractor,
+        preset=preset_name,
     shell:
-        "python -m selftrans evaluate {params.reference} --preset {wildcards.preset}"
+        "python -m selftrans evaluate {params.reference} --preset {params.preset}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -14,6 +14,7 @@ rule figure:
     input:
         figure_inputs,
     output:
+        "results/figures/{figure}.json",
         "results/figures/{figure}.csv",
         "results/figures/{figure}.pdf",
         picture_of_report("results/figures/{figure}.png"),
@@ -31,8 +32,6 @@ rule figure:
         runtime=10,
     params:
         extent=EXTENT,
-        entry=lambda wildcards: FIGURES[wildcards.figure].model_dump(mode="json"),
-        inputs=lambda wildcards, input: input,
     shell:
         "python -m selftrans figure {wildcards.figure} {params.extent}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
@@ -41,6 +40,7 @@ rule figure:
 # The same for those whose data are arrays.
 use rule figure as figure_of_arrays with:
     output:
+        "results/figures/{figure}.json",
         "results/figures/{figure}.npz",
         "results/figures/{figure}.pdf",
         picture_of_report("results/figures/{figure}.png"),

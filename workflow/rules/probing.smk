@@ -3,10 +3,10 @@
 
 rule probe_features:
     input:
-        source=probed,
-        tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
-        stats=of_run(Pattern.latent_stats, "tokenizer"),
-        images=probed_images,
+        source=ancient(probed),
+        tokenizer=ancient(of_run(Pattern.tokenizer, "tokenizer")),
+        stats=ancient(of_run(Pattern.latent_stats, "tokenizer")),
+        images=ancient(probed_images),
     output:
         at(Pattern.features),
     log:
@@ -17,11 +17,6 @@ rule probe_features:
         at(
             "benchmarks/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.tsv"
         )
-    wildcard_constraints:
-        layers=r"all|guiding|\d+(,\d+)*",
-        t=r"\d(\.\d+)?",
-        images=r"\d+",
-        form="tokens|pooled",
     conda:
         "../../environment.yml"
     threads: THREADS.other

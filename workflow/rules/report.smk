@@ -7,10 +7,12 @@ localrules:
 
 rule page:
     input:
+        lambda wildcards: made_of("page"),
         expand("results/{target}.html", target=PLAN.targets),
         "results/INDEX.csv",
         expand("results/figures/{figure}.pdf", figure=FIGURES),
     output:
+        "results/page.json",
         in_report(
             "results/index.html",
             "summary",
@@ -37,6 +39,5 @@ rule page:
         "../../environment.yml"
     params:
         extent=EXTENT,
-        inputs=lambda wildcards, input: input,
     shell:
         "python -m selftrans page {params.extent} > {log} 2> >(tee -a {log} >&2)"

@@ -5,10 +5,10 @@
 
 rule sample:
     input:
-        weights=at(Pattern.ema),
-        tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
-        stats=of_run(Pattern.latent_stats, "tokenizer"),
-        shards=shards_of,
+        weights=ancient(at(Pattern.ema)),
+        tokenizer=ancient(of_run(Pattern.tokenizer, "tokenizer")),
+        stats=ancient(of_run(Pattern.latent_stats, "tokenizer")),
+        shards=ancient(shards_of),
     output:
         at(Pattern.samples),
     log:
@@ -23,17 +23,17 @@ rule sample:
         runtime=120,
     params:
         reference=reference_to,
-        preset=preset_recipe,
+        preset=preset_name,
     shell:
-        "python -m selftrans sample {params.reference} --preset {wildcards.preset}"
+        "python -m selftrans sample {params.reference} --preset {params.preset}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule sample_shard:
     input:
-        weights=at(Pattern.ema),
-        tokenizer=of_run(Pattern.tokenizer, "tokenizer"),
-        stats=of_run(Pattern.latent_stats, "tokenizer"),
+        weights=ancient(at(Pattern.ema)),
+        tokenizer=ancient(of_run(Pattern.tokenizer, "tokenizer")),
+        stats=ancient(of_run(Pattern.latent_stats, "tokenizer")),
     output:
         temp(at(Pattern.shard)),
     log:
@@ -48,8 +48,8 @@ rule sample_shard:
         runtime=120,
     params:
         reference=reference_to,
-        preset=preset_recipe,
+        preset=preset_name,
     shell:
-        "python -m selftrans sample {params.reference} --preset {wildcards.preset}"
+        "python -m selftrans sample {params.reference} --preset {params.preset}"
         " --shard {wildcards.shard}/{wildcards.shards}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"

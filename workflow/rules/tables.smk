@@ -10,9 +10,11 @@ localrules:
 
 rule table:
     input:
+        made_of=lambda wildcards: made_of(wildcards.table),
         metrics=lambda wildcards: PLAN.metrics_of(table_of(wildcards)),
         reports=lambda wildcards: PLAN.reports_of(table_of(wildcards)),
     output:
+        record="results/{table}.json",
         csv="results/{table}.csv",
         markdown="results/{table}.md",
         latex="results/{table}.tex",
@@ -25,17 +27,16 @@ rule table:
         "../../environment.yml"
     params:
         extent=EXTENT,
-        table=lambda wildcards: table_of(wildcards).model_dump(mode="json"),
-        metrics=lambda wildcards, input: input.metrics,
-        notes=lambda wildcards: PLAN.scale.notes.get(wildcards.table, ""),
     shell:
         "python -m selftrans table {wildcards.table} {params.extent} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule claims:
     input:
-        PLAN.metrics_of_claims(),
+        made_of=lambda wildcards: made_of("claims"),
+        metrics=PLAN.metrics_of_claims(),
     output:
+        record="results/claims.json",
         csv="results/claims.csv",
         markdown="results/claims.md",
         latex="results/claims.tex",
@@ -48,16 +49,16 @@ rule claims:
         "../../environment.yml"
     params:
         extent=EXTENT,
-        # An edited claim is judged again.
-        claims=PLAN.project.model_dump_json(include={"claims"}),
-        compared_otherwise=PLAN.scale.model_dump_json(include={"claims"}),
     shell:
         "python -m selftrans claims {params.extent} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule index:
+    input:
+        lambda wildcards: made_of("INDEX"),
     output:
         "results/INDEX.csv",
+        "results/INDEX.json",
     log:
         at("logs/index.log"),
     benchmark:
@@ -66,6 +67,5 @@ rule index:
         "../../environment.yml"
     params:
         extent=EXTENT,
-        runs=list(RUNS),
     shell:
         "python -m selftrans index {params.extent} > {log} 2> >(tee -a {log} >&2)"

@@ -7,8 +7,8 @@
 rule train_stage1:
     input:
         before=ancient(milestone_before),
-        latents=of_run(Pattern.latent_stats, "tokenizer"),
-        encoder=encoder_and_images,
+        latents=ancient(of_run(Pattern.latent_stats, "tokenizer")),
+        encoder=ancient(encoder_and_images),
     output:
         ema=at(Pattern.ema),
         online=temp(at(Pattern.online)),
@@ -32,7 +32,7 @@ rule train_stage1:
 
 rule freeze_teacher:
     input:
-        lambda wildcards: at(getattr(Pattern, wildcards.weights)),
+        ancient(lambda wildcards: at(getattr(Pattern, wildcards.weights))),
     output:
         at(Pattern.teacher),
     log:
@@ -55,7 +55,7 @@ rule freeze_teacher:
 use rule train_stage1 as train_stage2 with:
     input:
         before=ancient(milestone_before),
-        latents=of_run(Pattern.latent_stats, "tokenizer"),
-        teacher=teacher,
+        latents=ancient(of_run(Pattern.latent_stats, "tokenizer")),
+        teacher=ancient(teacher),
     wildcard_constraints:
         run=runs_where(lambda run: run.teacher is not None),

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.records import refuse
+from selftrans.runs import Run
 
 
 def milestones_until(plan: Plan, run: str, epoch: int) -> list[str]:
@@ -15,16 +15,16 @@ def milestones_until(plan: Plan, run: str, epoch: int) -> list[str]:
 
 def metrics_file(plan: Plan, reference: str, preset: str, seed: int) -> Path:
     """The metrics of ``run@epoch`` at a seed. Raises UserError if the plan has no such milestone or preset."""
-    return _made_with(plan, Pattern.metrics, reference, preset, seed)
+    return plan.metrics_file(*_sampled(plan, reference, preset, seed), preset)
 
 
 def samples_file(plan: Plan, reference: str, preset: str, seed: int = 0) -> Path:
     """The samples of ``run@epoch`` at a seed. Raises UserError if the plan has no such milestone or preset."""
-    return _made_with(plan, Pattern.samples, reference, preset, seed)
+    return plan.samples_file(*_sampled(plan, reference, preset, seed), preset)
 
 
-def _made_with(plan: Plan, pattern: str, reference: str, preset: str, seed: int) -> Path:
+def _sampled(plan: Plan, reference: str, preset: str, seed: int) -> tuple[Run, int]:
     run, step = plan.milestone(reference, seed)
     if preset not in run.family.presets:
         refuse(plan.project.scale_file, f"families.{run.row.family}.presets", preset, ", ".join(run.family.presets))
-    return plan.path(pattern, run=run.id, step=step, preset=preset)
+    return run, step

@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
 
 def images_of_class(path: Path, label: int, count: int) -> "np.ndarray":
-    """The first ``count`` samples of a class, (count, H, W, 3) uint8. Raises UserError if there are not as many."""
-    import numpy as np
+    """The first ``count`` samples of a class, (count, H, W, 3) uint8.
 
-    with np.load(path) as samples:
-        images, labels = samples["arr_0"], samples["arr_1"]
-    found = images[labels == label][:count]
+    Raises UserError if there are not as many, or if the file is damaged or not the one that its name says.
+    """
+    from selftrans.artifacts import load_arrays
+
+    samples, _ = load_arrays(path, "samples", {"file": path.name})
+    found = samples["arr_0"][samples["arr_1"] == label][:count]
     if len(found) < count:
         raise UserError(f"{path}: found {len(found)} images of class {label}; {count} are to be shown")
     return found

@@ -16,11 +16,13 @@ Images = Annotated[int, Field(ge=50)]  # of ten classes, so that each fifth that
 
 
 def read_features(path: Path) -> "dict[str, np.ndarray]":
-    """The arrays of a file: features (L, N, T, D) or (L, N, D), labels (N,), and with tokens images (N, 3, H, W)."""
-    import numpy as np
+    """The arrays of a file: features (L, N, T, D) or (L, N, D), labels (N,), and with tokens images (N, 3, H, W).
 
-    with np.load(path) as file:
-        return dict(file)
+    Raises UserError if the file is missing, damaged, or not the one that its name says.
+    """
+    from selftrans.artifacts import load_arrays
+
+    return load_arrays(path, "features", {"file": path.name})[0]
 
 
 def guiding_references(plan: Plan, runs: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 import re
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,7 +63,13 @@ def load_figures(folder: Path) -> dict[str, Figure]:
     Raises UserError with file, key, what was found and what is allowed.
     """
     path = Path(folder) / "figures.yaml"
-    return {name: _figure(path, name, raw) for name, raw in read_yaml(path).items()} if path.exists() else {}
+    return _figures(path, path.stat().st_mtime_ns) if path.exists() else {}
+
+
+@lru_cache(maxsize=1)
+def _figures(path: Path, date: int) -> dict[str, Figure]:
+    """Every figure is asked for several times while a workflow is planned, and reading YAML takes its time."""
+    return {name: _figure(path, name, raw) for name, raw in read_yaml(path).items()}
 
 
 def _figure(path: Path, name: str, raw: Any) -> Figure:

@@ -1,9 +1,9 @@
 """Sections -> HTML through one template, with its styles inside."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selftrans.plan import Plan
@@ -11,6 +11,7 @@ from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.markdown import SHORT
 from selftrans.reporting.page import sections
 from selftrans.reporting.page.runtimes import origins, stages
+from selftrans.results import is_current
 
 PARTS = ("headline", "claims", "figures", "tables", "curves", "provenance")  # in the order of the page
 
@@ -38,16 +39,22 @@ def render_page(plan: Plan, parts: Sequence[str] = PARTS) -> str:
     return _fill(plan, parts, found)
 
 
-def render_table(plan: Plan, name: str) -> str:
-    """A page of one table that is there."""
-    return _fill(plan, ("tables",), {"tables": [table for table in sections.tables(plan) if table.name == name]})
+def render_table(plan: Plan, name: str, frame: pd.DataFrame) -> str:
+    """A page of one table, whose Markdown is there."""
+    return _fill(plan, ("tables",), {"tables": [sections.table_section(plan, name, frame)]})
+
+
+def render_claims(plan: Plan, frame: pd.DataFrame) -> str:
+    """A page of the judged claims, whose Markdown is there."""
+    return _fill(plan, ("claims",), {"claims": sections.claims_section(plan, frame)})
 
 
 def missing(plan: Plan) -> list[str]:
     """The targets of tables, claims and figures that are not there."""
-    made = [f"results/{name}.csv" for name in plan.targets if sections.result(plan, name) is None]
-    drawn = [f"results/figures/{name}.pdf" for name in figures_of(plan)]
-    return made + [target for target in drawn if not Path(target).exists()]
+    made = [f"results/{name}.csv" for name in plan.targets if not is_current(plan, name)]
+    return made + [
+        f"results/figures/{name}.pdf" for name in figures_of(plan) if not is_current(plan, f"figures/{name}")
+    ]
 
 
 def _fill(plan: Plan, parts: Sequence[str], found: dict[str, Any]) -> str:

@@ -16,9 +16,10 @@ from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
+from selftrans.reporting.tables import read_metrics
 from selftrans.reporting.training_log import log_file, read_log
+from selftrans.results import RESULTS, is_current, require_current
 
-RESULTS = Path("results")
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
 SCREEN = 150  # pixels that an inch of a figure takes, at most
 PROSE = MarkdownIt("commonmark")
@@ -98,19 +99,28 @@ class RunSection:
 
 
 def result(plan: Plan, name: str) -> pd.DataFrame | None:
-    """``results/<name>.csv`` if it is there and of the plan's scale."""
-    path = RESULTS / f"{name}.csv"
-    frame = pd.read_csv(path).convert_dtypes() if path.exists() else None
-    return frame if frame is not None and set(frame["scale"]) == {plan.scale.name} else None
+    """``results/<name>.csv`` if it is there and the plan's. Raises UserError if it was altered."""
+    if not is_current(plan, name):
+        return None
+    require_current(plan, name)
+    return pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes()
 
 
 def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:
     """Every table that is there, in the order of tables.yaml, with the run of each row as its last column."""
-    for name, table in plan.project.tables.items():
+    for name in plan.project.tables:
         if (frame := result(plan, name)) is not None:
-            above, below = around_tables(RESULTS / f"{name}.md")
-            cells = markdown.cells(frame, columns).assign(run=frame["run"].fillna(""))
-            yield TableSection(name, table.title, above, list(cells.columns), _with_bars(frame, cells), below)
+            yield table_section(plan, name, frame, columns)
+
+
+def table_section(
+    plan: Plan, name: str, frame: pd.DataFrame, columns: Sequence[str] = tuple(markdown.HEADERS)
+) -> TableSection:
+    """A table with the prose of its Markdown around it."""
+    above, below = around_tables(RESULTS / f"{name}.md")
+    cells = markdown.cells(frame, columns).assign(run=frame["run"].fillna(""))
+    title = plan.project.tables[name].title
+    return TableSection(name, title, above, list(cells.columns), _with_bars(frame, cells), below)
 
 
 def _with_bars(frame: pd.DataFrame, cells: pd.DataFrame) -> list[list[Cell]]:
@@ -130,8 +140,12 @@ def _number(value: Any) -> float | None:
 
 def claims(plan: Plan) -> ClaimsSection | None:
     """The judged claims, or None if there are none yet."""
-    if (frame := result(plan, "claims")) is None:
-        return None
+    frame = result(plan, "claims")
+    return None if frame is None else claims_section(plan, frame)
+
+
+def claims_section(plan: Plan, frame: pd.DataFrame) -> ClaimsSection:
+    """The judged claims by where the paper makes them, with the prose of their Markdown around them."""
     above, below = around_tables(RESULTS / "claims.md")
     groups = claims_markdown.marked(plan, frame).groupby("source", sort=False)
     found = [(source, _verdicts(group.reset_index(drop=True))) for source, group in groups]
@@ -142,7 +156,7 @@ def claims(plan: Plan) -> ClaimsSection | None:
 def _verdicts(group: pd.DataFrame) -> list[Verdict]:
     """Claims of one place in the paper; those of one metric share an axis."""
     cells = claims_markdown.claim_cells(group, "says")
-    reach = group[["difference", "low", "high"]].abs().max(axis=1).groupby(group["metric"]).transform("max")
+    reach = group[["difference", "low", "high"]].astype("Float64").abs().max(axis=1).groupby(group["metric"]).transform("max")
     return [
         Verdict(
             says=line.says,
@@ -169,7 +183,8 @@ def figures(plan: Plan) -> Iterator[FigureSection]:
     """Every figure that is there, in the order of figures.yaml."""
     for name, figure in figures_of(plan).items():
         path = RESULTS / "figures" / f"{name}.png"
-        if path.exists():
+        if is_current(plan, f"figures/{name}"):
+            require_current(plan, f"figures/{name}")
             source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             with Image.open(path) as picture:
                 width = round(picture.width / picture.info["dpi"][0] * SCREEN)
@@ -208,4 +223,4 @@ def qualities(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
 def metrics(plan: Plan) -> Iterator[dict[str, Any]]:
     """Every evaluation that a table or a claim rests on and that is there."""
     wanted = [path for evaluations in plan.targets.values() for path in (plan.metrics(*one) for one in evaluations)]
-    yield from (read_json(path) for path in dict.fromkeys(wanted) if path.exists())
+    yield from (read_metrics(path) for path in dict.fromkeys(wanted) if path.exists())
