@@ -155,11 +155,12 @@ def result_named(csv: Path) -> str:
 
 
 def is_current(plan: Plan, name: str) -> bool:
-    """Whether there is a result of that name that says that it is the plan's."""
+    """Whether there is a result of that name that is whole and says that it is the plan's."""
     try:
-        return find(name).key == key_of(plan, name)
+        require_current(plan, name)
     except UserError:
         return False
+    return True
 
 
 def require_current(plan: Plan, name: str) -> None:

@@ -1,14 +1,16 @@
 """Toy-sized parts of the real thing, shared by tests: a plan, packed latents, a run."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from selftrans.artifacts import write_record
 from selftrans.backbones import build_backbone
 from selftrans.backbones.backbone import Backbone
 from selftrans.data.batch import Batch
 from selftrans.data.latents import LatentDataset
-from selftrans.data.packed import write_packed
+from selftrans.data.packed import Packed, write_packed
 from selftrans.interpolant import Noised, add_noise
 from selftrans.loading import load_project
 from selftrans.plan import Plan
@@ -56,5 +58,15 @@ def toy_dataset(folder: Path, count: int = 20) -> LatentDataset:
     draws = torch.Generator().manual_seed(2)
     moments = torch.rand(count, 8, 8, 8, generator=draws)
     labels = torch.arange(count) % 10
-    write_packed(folder, "moments", [(moments, labels)], count=count, source={"images": "none"})
-    return LatentDataset(folder, None, LatentStats((0.0,) * 4, (1.0,) * 4))
+    write_packed(folder, "moments", [(moments, labels)], count=count, source={"images": "none"}, about={})
+    return LatentDataset(Packed(folder, "moments"), None, LatentStats((0.0,) * 4, (1.0,) * 4))
+
+
+def write_metrics(path: Path, values: dict[str, Any]) -> None:
+    """The metrics of one evaluation, as `selftrans evaluate` writes them."""
+    write_record(path, "metrics", {"file": path.name, **values})
+
+
+def write_report(path: Path, values: dict[str, Any]) -> None:
+    """How good a VAE, extractor or encoder is, as the verb that makes it writes it."""
+    write_record(path, "report", {"key": path.stem, **values})

@@ -18,13 +18,14 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.latex import to_latex
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.page.render import render_table
-    from selftrans.reporting.tables import build_table
+    from selftrans.reporting.tables import build_table, check_bars
     from selftrans.results import RESULTS, publish
 
     plan = plan_of(arguments)
     if arguments.name not in plan.project.tables:
         raise UserError(f"no table is called {arguments.name!r}; allowed: {', '.join(plan.project.tables)}")
     table = plan.project.tables[arguments.name]
+    check_bars(plan, table)
     frame = build_table(plan, table)
     csv, markdown, latex, page = (RESULTS / f"{arguments.name}.{ending}" for ending in ("csv", "md", "tex", "html"))
     write_text(markdown, to_markdown(plan, table, frame))

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from selftrans.config import Table
-from selftrans.files import read_json
 from selftrans.plan import Plan
+from selftrans.reporting.tables import read_report
 
 # Column -> header; what a table has of these is shown, in this order.
 HEADERS = {
@@ -144,7 +144,7 @@ def _notes(plan: Plan, table: Table) -> list[str]:
     """How good the parts are, where the scale departs from the paper's proportions, and what it cannot show."""
     notes = []
     for path in plan.reports_of(table):
-        values = ", ".join(f"{key} {_number(value)}" for key, value in read_json(path).items())
+        values = ", ".join(f"{key} {_number(value)}" for key, value in read_report(path).items())
         notes.append(f"- `{path.stem}`: {values}")
     runs = [plan.milestone(row.run, seed=0)[0] for row in table.trained]
     runs += [run.teacher.run for run in runs if run.teacher is not None]

@@ -10,6 +10,7 @@ import pandas as pd
 from selftrans.artifacts import read_record
 from selftrans.config import Column, Table
 from selftrans.errors import UserError
+from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.runs import Run
 
@@ -97,6 +98,31 @@ def read_metrics(path: Path) -> dict[str, Any]:
     if missing := [key for key in (*METRICS, *COMPARABLE, "extractor") if key not in found]:
         raise UserError(f"{path}: no {', '.join(missing)}; delete the file and evaluate again")
     return found
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """How good a VAE, extractor or encoder is. Raises UserError if the file is missing, damaged or of another one."""
+    found = read_record(path, "report", {"key": path.stem})
+    return {name: value for name, value in found.items() if name not in ("kind", "key")}
+
+
+def check_bars(plan: Plan, table: Table) -> None:
+    """Raise UserError if VAE, extractor or encoder of a row is below its family's bar, which may have been raised."""
+    for row in table.trained:
+        run, _ = plan.milestone(row.run, seed=0)
+        bars, keys = run.family.bars, run.keys
+        reports = {
+            "max_test_mse": plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer),
+            "extractor": plan.path(Pattern.extractor_report, extractor=keys.extractor),
+        }
+        if run.needs_images and "encoder" in bars:
+            reports["encoder"] = plan.path(Pattern.encoder_report, encoder=keys.encoder)
+        for bar, path in reports.items():
+            report = read_report(path)
+            good = report["test_mse"] <= bars[bar] if bar == "max_test_mse" else report["test_accuracy"] >= bars[bar]
+            if not good:
+                where = f"{plan.project.scale_file}: families.{run.row.family}"
+                raise UserError(f"{path}: below the bar of {where}, {bars[bar]}; train it longer, or lower the bar")
 
 
 def check_comparable(by_file: dict[Path, dict[str, Any]]) -> None:

@@ -1,6 +1,5 @@
 """Event files read back by TensorBoard's own reader."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from selftrans.commands import main
+from selftrans.logs import log_line, read_lines
 from selftrans.reporting.training_log import log_file
 
 ROOT = Path(__file__).parents[2]
@@ -32,12 +32,13 @@ def write_log(plan, name, seed, steps):
         line = {"step": step, "loss": 2.0 / step, "diffusion": 1.0 / step, "method": -0.1 * step}
         line |= {"feature_norm": 0.3 * step + seed} if name == "aligned" else {}
         lines.append(line | {"gradient_norm": 0.7 * step, "steps_per_second": 4.0})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    path.write_text("".join(log_line(path.parent.name, line) for line in lines))
 
 
 def logged(plan, name, seed):
     """{number: [(step, value)]} of a log, written out."""
-    lines = [json.loads(line) for line in log_file(plan, plan.run(name, seed)).read_text().splitlines()]
+    path = log_file(plan, plan.run(name, seed))
+    lines = read_lines(path, path.parent.name)
     return {key: [(line["step"], line[key]) for line in lines] for key in lines[0] if key != "step"}
 
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
+from toy import write_metrics
 
 from selftrans.commands import main
 from selftrans.errors import UserError
-from selftrans.files import write_json
 from selftrans.loading import load_project
 from selftrans.reporting.claims import build_claims, judge
 from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
@@ -159,7 +159,7 @@ def results(configuration, tmp_path, monkeypatch):
         plan = configuration.plan(claim_seeds=seeds, **asked)
         for name, values in FRECHET.items():
             for seed, value in enumerate(values[:seeds]):
-                write_json(plan.metrics(f"{name}@8", seed, "headline"), metrics_of(value))
+                write_metrics(plan.metrics(f"{name}@8", seed, "headline"), metrics_of(value))
         return plan
 
     return make
@@ -335,7 +335,8 @@ def test_the_command_writes_both_files_and_show_reads_them(results, configuratio
     assert written["verdict"].tolist() == ["holds", "contradicted", "holds", "holds"]
     assert (tmp_path / "results" / "claims.md").read_text(encoding="utf-8").startswith("# The paper's claims\n")
     printed = capsys.readouterr().out
-    assert main(["show", str(tmp_path / "results" / "claims.csv")]) == 0
+    asked = ["--config", str(configuration.folder), "--claim-seeds", "3"]
+    assert main(["show", str(tmp_path / "results" / "claims.csv"), *asked]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(printed)
     assert "3 seeds at scale tiny" in shown
@@ -348,7 +349,7 @@ def test_the_command_writes_both_files_and_show_reads_them(results, configuratio
 def test_metrics_that_are_not_comparable_or_not_there_are_named(results):
     plan = results()
     path = plan.metrics("aligned@8", 1, "headline")
-    write_json(path, metrics_of(30.0, samples=50_000))
+    write_metrics(path, metrics_of(30.0, samples=50_000))
     with pytest.raises(UserError, match=f"differ in samples: .*50000 in {path}"):
         build_claims(plan)
     path.unlink()

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from selftrans.artifacts import save_arrays
 from selftrans.errors import UserError
 from selftrans.loading import load_project
 from selftrans.plan import Plan, Probe
@@ -81,8 +82,7 @@ def write(plan, name, signal=3.0):
                 for condition, strength in {"conditional": signal, "unconditional": signal}.items()
             }
         files[path] = about | arrays
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, header="{}", **files[path])
+        save_arrays(path, "features", files[path], {"file": path.name})
     return files
 
 
@@ -192,7 +192,9 @@ def test_blocks_are_probed_without_the_label(results, tmp_path):
     plan = results(seeds=2)
     files = write(plan, "quality", signal=0.5)
     for path, arrays in files.items():  # what is given the label is not looked at
-        np.savez(path, **(arrays | {"conditional": np.full_like(arrays["conditional"], np.nan)}))
+        save_arrays(
+            path, "features", arrays | {"conditional": np.zeros_like(arrays["conditional"])}, {"file": path.name}
+        )
     draw_figure(plan, "quality", tmp_path)
     frame = pd.read_csv(tmp_path / "quality.csv")
     assert len(frame) == 2 * 2 * 2 * 6

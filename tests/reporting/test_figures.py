@@ -10,15 +10,15 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from toy import write_metrics
 
 from selftrans.commands import main
 from selftrans.errors import UserError
-from selftrans.files import write_json
 from selftrans.loading import load_project
-from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import draw_figure, figures_of, find_figure, inputs_of, kinds, load_figures
 from selftrans.reporting.figures.style import LOOKS
+from selftrans.reporting.tables import read_metrics
 from selftrans.samples import Samples
 from workflow import REPOSITORY, SMOKE
 
@@ -80,14 +80,14 @@ def test_a_plan_of_some_runs_has_the_figures_that_show_nothing_else(results, onl
     assert list(figures_of(plan)) == kept
 
 
-def write_metrics(plan, values, preset="headline"):
+def write_all(plan, values, preset="headline"):
     """Metric files of {run@epoch: Fréchet distances by seed}."""
     for reference, by_seed in values.items():
         for seed, value in enumerate(by_seed):
             known = {"spatial_frechet": 1.0, "inception_score": 1.0, "precision": 0.5, "recall": 0.5, "accuracy": None}
             known |= {"samples": 8, "references": 9, "k": 3, "split_size": 5, "extractor": "judge"}
             known |= {"frechet": value, "extractor_sha256": "0a1b"}
-            write_json(plan.metrics(reference, seed, preset), known)
+            write_metrics(plan.metrics(reference, seed, preset), known)
 
 
 def write_samples(plan, reference, shift=0):
@@ -95,9 +95,8 @@ def write_samples(plan, reference, shift=0):
     run, step = plan.milestone(reference, seed=0)
     images = (10 * torch.arange(12) + shift).to(torch.uint8)[:, None, None, None].repeat(1, 3, 16, 16)
     images[..., :8] += 1
-    path = plan.path(Pattern.samples, run=run.id, step=step, preset="look")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Samples(images, torch.arange(12) % 4, {"seed": 0}).save(path)
+    path = plan.samples_file(run, step, "look")
+    Samples(images, torch.arange(12) % 4, {"file": path.name, "seed": 0}).save(path)
     return images.permute(0, 2, 3, 1).numpy()
 
 
@@ -122,7 +121,7 @@ def drawn(plan, name):
 
 def test_curves_are_means_with_bands_of_one_deviation(results, tmp_path):
     plan = results(seeds=2)
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     picture, _ = drawn(plan, "curves")
     ours, papers = picture.axes
     plain, guided = ours.lines
@@ -140,7 +139,7 @@ def test_curves_are_means_with_bands_of_one_deviation(results, tmp_path):
 
 def test_the_data_of_curves_are_the_metrics(results, tmp_path):
     plan = results(seeds=2)
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     draw_figure(plan, "curves", tmp_path)
     lines = list(csv.DictReader((tmp_path / "curves.csv").open()))
     ours = [line for line in lines if line["source"] == "ours"]
@@ -158,7 +157,7 @@ def test_the_data_of_curves_are_the_metrics(results, tmp_path):
 
 def test_early_stop_pairs_runs_at_the_first_milestone_late_enough(results, tmp_path):
     plan = results(seeds=2)
-    write_metrics(plan, {"guided@4": [20.0, 26.0], "aligned@4": [21.0, 29.0]})
+    write_all(plan, {"guided@4": [20.0, 26.0], "aligned@4": [21.0, 29.0]})
     draw_figure(plan, "stop", tmp_path)
     frame = pd.read_csv(tmp_path / "stop.csv")
     assert frame["stop_steps"].tolist() == [30, 30]
@@ -176,7 +175,7 @@ ABLATIONS = {"plain@8": [41.0, 45.0], "aligned@8": [30.0, 36.0], "guided@8": [20
 
 def test_the_data_of_ablations_are_the_metrics(results, tmp_path):
     plan = results(seeds=2)
-    write_metrics(plan, ABLATIONS)
+    write_all(plan, ABLATIONS)
     draw_figure(plan, "ablation", tmp_path)
     frame = pd.read_csv(tmp_path / "ablation.csv")
     places = [["first", "a"], ["first", "b"], ["second", "1"], ["second", "2"], ["second", "3"]]
@@ -190,7 +189,7 @@ def test_ablations_are_differences_to_the_default_within_a_seed(results, default
     """Whatever the table itself compares with; the default stands in each panel."""
     panel = FIGURES["ablation"]["panels"][1]
     plan = results(seeds=2, ablation={"default": default, "panels": [panel]})
-    write_metrics(plan, ABLATIONS)
+    write_all(plan, ABLATIONS)
     picture, _ = drawn(plan, "ablation")
     ours, papers = picture.axes
     assert ours.lines[1].get_ydata().tolist() == others
@@ -207,7 +206,7 @@ def test_guidance_has_a_line_for_each_interval_and_a_panel_for_each_run(results,
     for run in ("guided@4", "plain@4"):
         for scale in ("1.5", "2"):
             for until in ("0.7", "1"):
-                write_metrics(plan, {run: [10 * float(scale) + float(until)]}, preset=f"sweep-cfg{scale}-t{until}")
+                write_all(plan, {run: [10 * float(scale) + float(until)]}, preset=f"sweep-cfg{scale}-t{until}")
     data = pd.read_csv(next(path for path in draw_figure(plan, "guidance", tmp_path) if path.suffix == ".csv"))
     assert len(data) == 8
     assert (data["frechet"] == 10 * data["cfg_scale"] + data["cfg_until"]).all()
@@ -260,7 +259,7 @@ def test_a_gallery_along_training_has_a_row_for_a_run(results, tmp_path):
 
 def test_fonts_are_embedded_and_pictures_are_the_same_again(results, tmp_path):
     plan = results()
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     first = draw_figure(plan, "curves", tmp_path / "first")
     second = draw_figure(plan, "curves", tmp_path / "second")
     assert [path.name for path in first] == ["curves.csv", "curves.pdf", "curves.png"]
@@ -277,7 +276,7 @@ def test_the_verb_writes_into_results(results, capsys):
     assert main(call) == 2
     assert "plain-s0" in (said := capsys.readouterr().err)
     assert "not made yet; make it with: snakemake" in said
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     assert main(call) == 0
     paths = [f"results/figures/curves.{ending}" for ending in ("csv", "pdf", "png")]
     assert capsys.readouterr().out.split() == paths
@@ -369,7 +368,7 @@ def test_an_unknown_figure_is_refused(results):
 
 def test_the_papers_file_has_a_line_for_each_run(results):
     plan = results(curves={"runs": ["plain"]})
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     with pytest.raises(UserError, match=r"curves\.csv: found 2 lines; allowed: one for each of plain"):
         drawn(plan, "curves")
 
@@ -383,8 +382,8 @@ def test_too_few_images_of_a_class_are_refused(results):
 
 def test_metrics_that_cannot_be_compared_share_no_figure(results):
     plan = results()
-    write_metrics(plan, CURVES)
+    write_all(plan, CURVES)
     path = plan.metrics("plain@2", 0, "headline")
-    path.write_text(path.read_text().replace('"samples": 8', '"samples": 9'))
+    write_metrics(path, {name: value for name, value in read_metrics(path).items() if name != "kind"} | {"samples": 9})
     with pytest.raises(UserError, match="metrics side by side differ in samples"):
         drawn(plan, "curves")

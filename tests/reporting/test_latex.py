@@ -1,6 +1,5 @@
 """LaTeX of made-up evaluations, line by line; escaped text read back; and whole documents given to pdflatex."""
 
-import json
 import re
 import shutil
 import string
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from toy import write_metrics, write_report
 
 from selftrans.commands import main
-from selftrans.files import write_json
 from selftrans.loading import load_project
 from selftrans.plan import Plan
 from selftrans.reporting.claims import build_claims
@@ -49,7 +48,7 @@ def results(configuration, tmp_path, monkeypatch):
         plan = configuration.plan(seeds=seeds, claim_seeds=seeds)
         for name, values in FRECHET.items():
             for seed, value in enumerate(values[:seeds]):
-                write_json(plan.metrics(f"{name}@8", seed, "headline"), metrics_of(value))
+                write_metrics(plan.metrics(f"{name}@8", seed, "headline"), metrics_of(value))
         return plan
 
     return make
@@ -142,7 +141,7 @@ def test_long_headers_take_several_lines(results, configuration):
     configuration.tables["main"]["second_preset"] = "second"
     plan = results(seeds=1)
     for name in FRECHET:
-        write_json(plan.metrics(f"{name}@8", 0, "second"), metrics_of(30.0))
+        write_metrics(plan.metrics(f"{name}@8", 0, "second"), metrics_of(30.0))
     text = table_of(plan)
     assert r" & \shortstack[r]{Fr\'{e}chet,\\second\\sampler $\downarrow$} & " in text
     assert r"The second sampler is euler\_maruyama\_sde, 7 steps, at seed 0." in text
@@ -214,7 +213,7 @@ def test_the_commands_write_latex_beside_the_csv(results, configuration, tmp_pat
     configuration.claims = CLAIMS
     plan = results()
     for path in plan.reports_of(plan.project.tables["main"]):
-        write_json(path, {"test_mse": 0.1})
+        write_report(path, {"test_mse": 0.1, "test_accuracy": 0.9})
     extent = ["--config", str(configuration.folder), "--seeds", "3", "--claim-seeds", "3"]
     assert main(["table", "main", *extent]) == 0
     assert main(["claims", *extent]) == 0
@@ -233,8 +232,7 @@ def repository(tmp_path_factory):
         tables = plan.project.tables
         paths = {path for table in tables.values() for path in plan.metrics_of(table)} | set(plan.metrics_of_claims())
         for number, path in enumerate(sorted(paths)):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(metrics_of(20.0 + number % 17) | {"accuracy": 0.5}))
+            write_metrics(path, metrics_of(20.0 + number % 17) | {"accuracy": 0.5})
         texts = [to_latex(plan, name, build_table(plan, table)) for name, table in tables.items()]
         return [*texts, claims_to_latex(plan, build_claims(plan))]
 

@@ -3,7 +3,6 @@
 import pytest
 
 from selftrans.config import Pace, Preset
-from selftrans.paths import Pattern
 from selftrans.plan import Probe
 from selftrans.reporting.remaining import Remaining, passes
 
@@ -62,7 +61,7 @@ def test_what_is_there_is_not_done_again(plan):
     touch(plan.weights(run, 40))
     found = remaining(plan, "guided@8")
     assert (found.steps, found.images) == (40, 8)
-    touch(plan.path(Pattern.samples, run=run.id, step=80, preset="headline"))
+    touch(plan.samples_file(run, 80, "headline"))
     found = remaining(plan, "guided@8")
     assert (found.steps, found.images, len(found.jobs)) == (0, 0, 1)
     touch(plan.metrics("guided@8", 0, "headline"))
@@ -106,7 +105,7 @@ def test_a_preset_of_a_sweep_has_a_point_in_its_name(configuration, tmp_path, mo
 def test_what_figures_look_at_is_trained_and_not_measured(plan):
     """Weights, features and samples; guiding features are the teacher's, trained for 40 steps."""
     guided = plan.run("guided", 0)
-    samples = plan.path(Pattern.samples, run=guided.id, step=30, preset="headline")
+    samples = plan.samples_file(guided, 30, "headline")
     for path, steps, images in [
         (plan.weights(guided, 80), 120, 0),
         (plan.features("guided@8", 0, Probe(t=0.5, images=10)), 120, 0),

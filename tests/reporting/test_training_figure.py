@@ -1,7 +1,5 @@
 """Training curves, drawn from logs that are known line by line."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +7,7 @@ import yaml
 
 from selftrans.errors import UserError
 from selftrans.loading import load_project
+from selftrans.logs import log_line
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import draw_figure, find_figure, inputs_of
 from selftrans.reporting.training_log import log_file
@@ -37,7 +36,9 @@ def write_log(plan, name, steps, looked=True):
             line = {"step": step, "loss": 1.0, "diffusion": 1000 / step, "method": method}
             if method and looked:
                 line["feature_norm"] = 3.0 * step
-            file.write(json.dumps(line | {"gradient_norm": 2.0 * step, "steps_per_second": 10.0 + step}) + "\n")
+            file.write(
+                log_line(path.parent.name, line | {"gradient_norm": 2.0 * step, "steps_per_second": 10.0 + step})
+            )
 
 
 def drawn(plan):

@@ -11,14 +11,13 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from PIL import Image
 
-from selftrans.files import read_json
 from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
-from selftrans.reporting.tables import read_metrics
+from selftrans.reporting.tables import read_metrics, read_report
 from selftrans.reporting.training_log import log_file, read_log
-from selftrans.results import RESULTS, is_current, require_current
+from selftrans.results import RESULTS, is_current
 
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
 SCREEN = 150  # pixels that an inch of a figure takes, at most
@@ -99,11 +98,8 @@ class RunSection:
 
 
 def result(plan: Plan, name: str) -> pd.DataFrame | None:
-    """``results/<name>.csv`` if it is there and the plan's. Raises UserError if it was altered."""
-    if not is_current(plan, name):
-        return None
-    require_current(plan, name)
-    return pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes()
+    """``results/<name>.csv`` if it is there, whole, and the plan's."""
+    return pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes() if is_current(plan, name) else None
 
 
 def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:
@@ -156,7 +152,8 @@ def claims_section(plan: Plan, frame: pd.DataFrame) -> ClaimsSection:
 def _verdicts(group: pd.DataFrame) -> list[Verdict]:
     """Claims of one place in the paper; those of one metric share an axis."""
     cells = claims_markdown.claim_cells(group, "says")
-    reach = group[["difference", "low", "high"]].astype("Float64").abs().max(axis=1).groupby(group["metric"]).transform("max")
+    largest = group[["difference", "low", "high"]].astype("Float64").abs().max(axis=1)
+    reach = largest.groupby(group["metric"]).transform("max")
     return [
         Verdict(
             says=line.says,
@@ -184,7 +181,6 @@ def figures(plan: Plan) -> Iterator[FigureSection]:
     for name, figure in figures_of(plan).items():
         path = RESULTS / "figures" / f"{name}.png"
         if is_current(plan, f"figures/{name}"):
-            require_current(plan, f"figures/{name}")
             source = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
             with Image.open(path) as picture:
                 width = round(picture.width / picture.info["dpi"][0] * SCREEN)
@@ -217,7 +213,7 @@ def qualities(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
     """(name, report) of each VAE, extractor and encoder that is there."""
     for folder in ("tokenizers", "extractors", "encoders"):
         for path in sorted((plan.root / folder).glob("*.json")):
-            yield path.stem, read_json(path)
+            yield path.stem, read_report(path)
 
 
 def metrics(plan: Plan) -> Iterator[dict[str, Any]]:

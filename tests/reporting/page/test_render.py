@@ -1,16 +1,17 @@
 """The page of made-up results: whole, in one file, honest about what is not there."""
 
-import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 import yaml
 from PIL import Image
+from toy import write_metrics, write_report
 
 from selftrans.commands import main
-from selftrans.files import write_json
+from selftrans.logs import log_line
 from selftrans.paths import Pattern
+from selftrans.results import publish
 
 FRECHET = {"plain": [40.0, 44.0, 48.0], "aligned": [30.0, 36.0, 36.0], "guided": [20.0, 22.0, 27.0]}
 VOID = {"meta", "img", "br", "line", "circle", "polyline"}
@@ -24,6 +25,7 @@ FIGURES = {
         "caption": "The first of each class.",
         "kind": "gallery",
         "run": "guided@8",
+        "preset": "headline",
         "classes": [0],
         "each": 1,
     }
@@ -78,21 +80,22 @@ def make_results(plan):
             metrics |= {"frechet": value, "inception_score": 2.0, "samples": 8, "references": 1000, "k": 3}
             metrics |= {"split_size": 5000, "extractor": "judge", "extractor_sha256": "0a1b"}
             about = {"provenance": {"commit": "c0ffee", "machine": "an abacus"}}
-            write_json(plan.metrics(f"{name}@8", seed, "headline"), metrics | {"about": about})
+            write_metrics(plan.metrics(f"{name}@8", seed, "headline"), metrics | {"about": about})
     keys = plan.keys["small"]
-    write_json(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), {"test_mse": 0.00123456})
-    write_json(plan.path(Pattern.extractor_report, extractor=keys.extractor), {"test_accuracy": 0.97531})
+    write_report(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), {"test_mse": 0.00123456})
+    write_report(plan.path(Pattern.extractor_report, extractor=keys.extractor), {"test_accuracy": 0.97531})
     for seed in plan.seeds:
         log = plan.path(Pattern.work, run=plan.run("guided", seed).id) / "log.jsonl"
         log.parent.mkdir(parents=True)
         values = dict.fromkeys(("loss", "diffusion", "method", "gradient_norm", "steps_per_second"), 1.5)
-        log.write_text("".join(json.dumps({"step": step, **values}) + "\n" for step in (20, 40)))
+        log.write_text("".join(log_line(log.parent.name, {"step": step, **values}) for step in (20, 40)))
     empty = plan.path(Pattern.work, run=plan.run("plain", 0).id) / "log.jsonl"  # of a run that has just begun
     empty.parent.mkdir(parents=True)
     empty.touch()
     (plan.root.parent / "figures").mkdir(parents=True)
     (plan.root.parent / "figures/fig6.pdf").touch()
     Image.new("RGB", (600, 300), "red").save(plan.root.parent / "figures/fig6.png", dpi=(300, 300))
+    publish(plan, "figures/fig6", [plan.root.parent / f"figures/fig6.{ending}" for ending in ("pdf", "png")])
 
 
 def run(*verb, plan):
@@ -167,11 +170,17 @@ def test_parts_are_pages_of_their_own(plan, tmp_path):
     assert provenance.ids == {"provenance"}
 
 
-def test_a_table_of_another_scale_is_not_there(plan, tmp_path):
+@pytest.mark.parametrize("what", ["an edited configuration", "another number of seeds", "an altered table"])
+def test_what_is_not_the_plans_is_not_there(plan, configuration, tmp_path, what):
     make_results(plan)
-    run("table", "main", plan=plan)
-    table = tmp_path / "results/main.csv"
-    table.write_text(table.read_text().replace("tiny", "huge"))
+    asked = ["--seeds", "2"] if what == "another number of seeds" else []
+    run("table", "main", *asked, plan=plan)
+    if what == "an edited configuration":
+        configuration.tables["main"]["title"] = "Other results"
+        configuration.write()
+    if what == "an altered table":
+        table = tmp_path / "results/main.csv"
+        table.write_text(table.read_text().replace("44.0", "4.0"))
     run("page", plan=plan)
     page = page_of(tmp_path / "results/index.html")
     assert "headline" not in page.ids
