@@ -16,8 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a family's encoder on the training split, measure it on the test split."""
+    from selftrans.artifacts import write_record
     from selftrans.encoders import Encoder, build_vit
-    from selftrans.files import write_json
     from selftrans.fitting import train_classifier
 
     plan = plan_of(arguments)
@@ -35,5 +35,6 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(f"{keys.encoder}: test accuracy {report.test_accuracy:.3f}")
     check_accuracy(arguments, plan, "encoder", report.test_accuracy, recipe.min_test_accuracy)
-    write_json(plan.path(Pattern.encoder_report, encoder=keys.encoder), asdict(report))
+    report_file = plan.path(Pattern.encoder_report, encoder=keys.encoder)
+    write_record(report_file, "report", {"key": keys.encoder, **asdict(report)})
     Encoder(vit, architecture).save(plan.path(Pattern.encoder, encoder=keys.encoder))

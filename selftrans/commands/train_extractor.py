@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a family's extractor on the training split, measure it on the test split."""
+    from selftrans.artifacts import write_record
     from selftrans.evaluation.extractors import Extractor, SmallClassifier
-    from selftrans.files import write_json
     from selftrans.fitting import train_classifier
 
     plan = plan_of(arguments)
@@ -29,5 +29,9 @@ def run(arguments: argparse.Namespace) -> None:
     )
     print(f"{keys.extractor}: test accuracy {report.test_accuracy:.3f}")
     check_accuracy(arguments, plan, "extractor", report.test_accuracy, recipe.min_test_accuracy)
-    write_json(plan.path(Pattern.extractor_report, extractor=keys.extractor), asdict(report))
+    write_record(
+        plan.path(Pattern.extractor_report, extractor=keys.extractor),
+        "report",
+        {"key": keys.extractor, **asdict(report)},
+    )
     Extractor(network, recipe.name).save(plan.path(Pattern.extractor, extractor=keys.extractor))

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a family's VAE on the training split, measure it on the test split."""
-    from selftrans.files import write_json
+    from selftrans.artifacts import write_record
     from selftrans.tokenizer import train_tokenizer
 
     plan = plan_of(arguments)
@@ -35,5 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
             f"the VAE is too bad to build on: test MSE {report.test_mse:.5f}, allowed {recipe.max_test_mse} "
             f"({plan.project.scale_file}: families.{arguments.family}.tokenizer.max_test_mse); train it longer"
         )
-    write_json(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), asdict(report))
+    write_record(
+        plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer),
+        "report",
+        {"key": keys.tokenizer, **asdict(report)},
+    )
     tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer), {"key": keys.tokenizer})
