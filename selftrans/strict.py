@@ -18,22 +18,32 @@ Form = tuple[tuple[int, ...], torch.dtype]  # of a tensor: shape and type
 SHOWN = 3  # names in a sentence
 
 
+WRONG = "its tensors are not those of the architecture that it names"
+
+
 def load_strictly(
     module: nn.Module,
     tensors: Mapping[str, Tensor],
     path: Path,
     *,
-    wrong: str = "its tensors are not those of the architecture that it names",
+    wrong: str = WRONG,
     remedy: str = AGAIN,
     assign: bool = False,
 ) -> None:
     """Load ``tensors``, which were read from ``path``; with ``assign``, a module on "meta" takes them as its own.
 
-    Raises UserError, with the words ``wrong``, unless names, shapes and types are the module's exactly.
+    Raises UserError as `require_fit` does.
     """
+    require_fit(module, tensors, path, wrong=wrong, remedy=remedy)
+    module.load_state_dict(tensors, assign=assign)
+
+
+def require_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], path: Path, *, wrong: str = WRONG, remedy: str = AGAIN
+) -> None:
+    """Raise UserError, with the words ``wrong``, unless names, shapes and types are the module's exactly."""
     if found := difference(forms(module.state_dict()), forms(tensors)):
         raise UserError(f"{path}: {wrong}: {found}; {remedy}")
-    module.load_state_dict(tensors, assign=assign)
 
 
 def forms(tensors: Mapping[str, Tensor]) -> dict[str, Form]:

@@ -1,11 +1,18 @@
-"""A module takes exactly its own tensors."""
+"""A module takes exactly its own tensors, whatever kind of file they are from.
+
+Here of weights and teachers; of VAE, encoder and other people's files in the tests of these.
+"""
 
 import pytest
 import torch
 from torch import nn
+from toy import SIZES, random_backbone
 
+from selftrans.artifacts import save_tensors
+from selftrans.checkpoint import load_backbone
 from selftrans.errors import UserError
 from selftrans.strict import load_strictly
+from selftrans.teacher import FrozenTeacher, freeze_teacher
 
 
 class Gap(nn.Module):
@@ -47,3 +54,66 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path):
         "float32); " in str(refusal.value)
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in wide.state_dict().items())
+
+
+# ------------------------------------------------------------------------------------------ weights and teachers
+
+HEADER = {"run": "a", "step": 1, "seed": 0, "weights": "ema", "made_of": {}, "backbone": {"backbone": "sit", **SIZES}}
+
+
+def one_too_many(tensors):
+    tensors["extra"] = torch.zeros(1)
+
+
+def one_too_few(tensors):
+    del tensors["blocks.0.mlp.fc1.bias"]
+
+
+def another_shape(tensors):
+    tensors["blocks.0.mlp.fc1.bias"] = torch.zeros(65)
+
+
+def another_type(tensors):
+    tensors["blocks.0.mlp.fc1.bias"] = torch.zeros(64, dtype=torch.float64)
+
+
+CHANGES = pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (one_too_many, r"1 too many \(extra\)"),
+        (one_too_few, r"1 missing \(blocks.0.mlp.fc1.bias\)"),
+        (another_shape, r"blocks.0.mlp.fc1.bias is \(65,\) float32 instead of \(64,\) float32"),
+        (another_type, r"blocks.0.mlp.fc1.bias is \(64,\) float64 instead of \(64,\) float32"),
+    ],
+)
+
+
+@CHANGES
+@pytest.mark.parametrize("blocks", [None, 2])
+def test_weights_with_other_tensors_are_refused(tmp_path, change, words, blocks):
+    tensors = random_backbone().state_dict()
+    change(tensors)
+    save_tensors(tmp_path / "weights", "weights", tensors, HEADER)
+    with pytest.raises(UserError, match=words):
+        load_backbone(tmp_path / "weights", blocks=blocks)
+
+
+def test_what_lies_after_the_last_block_read_must_fit_too(tmp_path):
+    tensors = random_backbone().state_dict()
+    del tensors["blocks.3.mlp.fc1.bias"]
+    save_tensors(tmp_path / "weights", "weights", tensors, HEADER)
+    with pytest.raises(UserError, match=r"1 missing \(blocks.3.mlp.fc1.bias\)"):
+        load_backbone(tmp_path / "weights", blocks=2)
+
+
+@CHANGES
+def test_a_teacher_with_other_tensors_is_refused(tmp_path, change, words):
+    save_tensors(tmp_path / "weights", "weights", random_backbone().state_dict(), HEADER)
+    freeze_teacher(tmp_path / "weights", 2, tmp_path / "teacher")
+    assert FrozenTeacher.load(tmp_path / "teacher", {}).layer == 2
+    tensors, _ = load_backbone(tmp_path / "weights", blocks=2)
+    tensors = tensors.state_dict()
+    change(tensors)
+    save_tensors(tmp_path / "other", "teacher", tensors, {**HEADER, "layer": 2, "cut_from": "ab"})
+    with pytest.raises(UserError, match=words):
+        FrozenTeacher.load(tmp_path / "other", {})
