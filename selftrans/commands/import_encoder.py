@@ -32,6 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     grid = encoder.vit.patch_embed.grid_size
     report = {"image_size": family.data.size, "tokens": grid[0] * grid[1], "width": encoder.width, **source}
     print(f"{keys.encoder}: {report['tokens']} tokens of width {encoder.width} for {family.data.size} px")
-    report_file = plan.path(Pattern.encoder_report, encoder=keys.encoder)
-    write_record(report_file, "report", {"key": keys.encoder, **report})
-    encoder.save(plan.path(Pattern.encoder, encoder=keys.encoder), source)
+    about = {"key": keys.encoder, "source": source, "made_of": {"file": source["sha256"]}}
+    write_record(plan.path(Pattern.encoder_report, encoder=keys.encoder), "report", {"key": keys.encoder, **report})
+    encoder.save(plan.path(Pattern.encoder, encoder=keys.encoder), about)
