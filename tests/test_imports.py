@@ -13,7 +13,7 @@ PACKAGE = ROOT / "selftrans"
 
 # A file may import from the files and folders that stand before its own. Commands see all.
 ORDER = [
-    *("errors", "malloc", "seeding", "files", "artifacts"),
+    *("errors", "malloc", "seeding", "files", "artifacts", "logs"),
     *("signatures", "records", "config", "loading", "paths", "runs", "plan"),
     *("provenance", "progress"),
     *("guidance", "pixels", "fitting", "strict", "foreign", "tokenizer", "data"),
@@ -32,6 +32,7 @@ WINGS = {
         "seeding",
         "files",
         "artifacts",
+        "logs",
         "signatures",
         "records",
         "config",

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from toy import smoke_plan
 
-from selftrans.loading import load_project
-from selftrans.plan import Plan
-from selftrans.results import names
+from selftrans.reporting.results import names
 from workflow import SMOKE, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
@@ -82,7 +80,7 @@ ALL_RESULTS = {*TABLES, "claims", *FIGURES, "INDEX", "page"}
 SCALE = "scales/smoke.yaml"
 
 # Kind of entry -> (file, old text, new text, what is made again).
-EDITS = {
+EDITS: dict[str, Any] = {
     "a comment": ("runs.yaml", "# One row", "# One single row", Made.of()),
     "a row": (
         "runs.yaml",
@@ -101,11 +99,29 @@ EDITS = {
         "headline: {sampler: euler_ode, steps: 3, samples: 20",
         Made.of(
             sampled={"vanilla", "aligned", "external", "guided", "lightning"},
-            results={"methods", "samplers", "claims", "page", "figures/curves", "figures/early-stop", "figures/ablation"},
+            results={
+                "methods",
+                "samplers",
+                "claims",
+                "page",
+                "figures/curves",
+                "figures/early-stop",
+                "figures/ablation",
+            },
         ),
     ),
-    "how a preset's work is shared": (SCALE, "samples: 40, batch_size: 20,", "samples: 40, batch_size: 20, shards: 2,", Made.of()),
-    "a sweep": (SCALE, "cfg_scale: [1.9, 4.0]", "cfg_scale: [1.9, 3.0]", Made.of(sampled={"vanilla"}, results={"sweep", "figures/guidance", "page"})),
+    "how a preset's work is shared": (
+        SCALE,
+        "samples: 40, batch_size: 20,",
+        "samples: 40, batch_size: 20, shards: 2,",
+        Made.of(),
+    ),
+    "a sweep": (
+        SCALE,
+        "cfg_scale: [1.9, 4.0]",
+        "cfg_scale: [1.9, 3.0]",
+        Made.of(sampled={"vanilla"}, results={"sweep", "figures/guidance", "page"}),
+    ),
     "the extractor": (
         SCALE,
         "name: toy-classifier, steps: 3",
@@ -116,7 +132,12 @@ EDITS = {
     "what the scale is": (SCALE, "description: toy size", "description: small size", Made.of(results=ALL_RESULTS)),
     "a note": (SCALE, "name: smoke\n", "name: smoke\nnotes: {methods: Hm.}\n", Made.of(results={"methods", "page"})),
     "threads": (SCALE, "threads: {train: 1,", "threads: {train: 2,", Made.of()),
-    "a table": ("tables.yaml", "title: Another backbone", "title: Some backbone", Made.of(results={"samplers", "page"})),
+    "a table": (
+        "tables.yaml",
+        "title: Another backbone",
+        "title: Some backbone",
+        Made.of(results={"samplers", "page"}),
+    ),
     "a table that a figure shows": (
         "tables.yaml",
         "label: VAE alignment, run: aligned@20",

@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.claims_latex import claims_to_latex
     from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
     from selftrans.reporting.page.render import render_claims
-    from selftrans.results import RESULTS, publish
+    from selftrans.reporting.results import RESULTS, publish
 
     plan = plan_of(arguments)
     frame = build_claims(plan)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write results/INDEX.csv."""
     from selftrans.files import atomic_path
-    from selftrans.results import INDEX, RESULTS, publish
+    from selftrans.reporting.results import INDEX, RESULTS, publish
 
     plan, path = plan_of(arguments), RESULTS / "INDEX.csv"
     with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:

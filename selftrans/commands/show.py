@@ -18,7 +18,7 @@ def run(arguments: argparse.Namespace) -> None:
     import pandas as pd
 
     from selftrans.reporting.markdown import to_text
-    from selftrans.results import require_current, result_named
+    from selftrans.reporting.results import require_current, result_named
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")

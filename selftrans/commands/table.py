@@ -18,8 +18,8 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.latex import to_latex
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.page.render import render_table
+    from selftrans.reporting.results import RESULTS, publish
     from selftrans.reporting.tables import build_table, check_bars
-    from selftrans.results import RESULTS, publish
 
     plan = plan_of(arguments)
     if arguments.name not in plan.project.tables:

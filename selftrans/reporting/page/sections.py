@@ -15,9 +15,9 @@ from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
+from selftrans.reporting.results import RESULTS, is_current
 from selftrans.reporting.tables import read_metrics, read_report
 from selftrans.reporting.training_log import log_file, read_log
-from selftrans.results import RESULTS, is_current
 
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
 SCREEN = 150  # pixels that an inch of a figure takes, at most

@@ -24,7 +24,7 @@ from selftrans.runs import Run, fingerprint
 
 RESULTS = Path("results")
 INDEX, PAGE = "INDEX", "page"
-REPORTING = Path(__file__).parent / "reporting"
+REPORTING = Path(__file__).parent
 OLDER = 1  # second of 1970: a date before that of any result
 
 
