@@ -13,18 +13,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/claims.csv, and the same as .md, .tex and .html."""
-    from selftrans.files import atomic_path, write_text
+    from selftrans.files import write_text
     from selftrans.reporting.claims import build_claims
     from selftrans.reporting.claims_latex import claims_to_latex
     from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
+    from selftrans.reporting.csv import write_csv
     from selftrans.reporting.page.render import render_page
 
     plan = plan_of(arguments)
     frame = build_claims(plan)
     write_text(Path("results/claims.md"), claims_to_markdown(plan, frame))
     write_text(Path("results/claims.tex"), claims_to_latex(plan, frame))
-    with atomic_path(Path("results/claims.csv")) as part:
-        frame.to_csv(part, index=False)
+    write_csv(Path("results/claims.csv"), frame)
     write_text(Path("results/claims.html"), render_page(plan, ("claims",)))
     print(claims_to_text(frame))
     print(summary(frame))

@@ -1,7 +1,6 @@
 """A run's folder is its name, its seed and a hash of its recipe; this says which recipe that is."""
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -15,12 +14,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/INDEX.csv."""
-    from selftrans.files import atomic_path
+    import pandas as pd
+
+    from selftrans.reporting.csv import write_csv
 
     plan = plan_of(arguments)
-    with atomic_path(Path("results/INDEX.csv")) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "seed", "scale", "folder", "recipe"])
-        for run in plan.runs.values():
-            folder = plan.root / "runs" / run.id
-            writer.writerow([run.name, run.seed, plan.scale.name, folder, json.dumps(run.recipe)])
+    lines = [
+        (run.name, run.seed, plan.scale.name, str(plan.root / "runs" / run.id), json.dumps(run.recipe))
+        for run in plan.runs.values()
+    ]
+    frame = pd.DataFrame(lines, columns=["row", "seed", "scale", "folder", "recipe"])
+    write_csv(Path("results/INDEX.csv"), frame)

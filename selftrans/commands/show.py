@@ -13,13 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a table."""
-    import pandas as pd
-
+    from selftrans.reporting.csv import read_csv
     from selftrans.reporting.markdown import to_text
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
-    frame = pd.read_csv(arguments.csv).convert_dtypes()
+    frame = read_csv(arguments.csv)
     if "verdict" in frame:
         from selftrans.reporting.claims_markdown import claims_to_text, summary
 

@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/<name>.csv, and the same as .md, .tex and .html."""
-    from selftrans.files import atomic_path, write_text
+    from selftrans.files import write_text
+    from selftrans.reporting.csv import write_csv
     from selftrans.reporting.latex import to_latex
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.page.render import render_table
@@ -28,7 +29,6 @@ def run(arguments: argparse.Namespace) -> None:
     frame = build_table(plan, table)
     write_text(Path("results") / f"{arguments.name}.md", to_markdown(plan, table, frame))
     write_text(Path("results") / f"{arguments.name}.tex", to_latex(plan, arguments.name, frame))
-    with atomic_path(Path("results") / f"{arguments.name}.csv") as part:
-        frame.to_csv(part, index=False)
+    write_csv(Path("results") / f"{arguments.name}.csv", frame)
     write_text(Path("results") / f"{arguments.name}.html", render_table(plan, arguments.name))
     print(to_text(frame))

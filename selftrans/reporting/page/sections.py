@@ -14,6 +14,7 @@ from PIL import Image
 from selftrans.files import read_json
 from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
+from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
 from selftrans.reporting.training_log import log_file, read_log
@@ -21,7 +22,7 @@ from selftrans.reporting.training_log import log_file, read_log
 RESULTS = Path("results")
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
 SCREEN = 150  # pixels that an inch of a figure takes, at most
-PROSE = MarkdownIt("commonmark")
+PROSE = MarkdownIt("commonmark", {"html": False}).disable("image")  # tags are text, and a page needs no network
 
 # What a training log holds -> what its panel is called, and whether its axis is logarithmic.
 CURVES = {
@@ -100,7 +101,7 @@ class RunSection:
 def result(plan: Plan, name: str) -> pd.DataFrame | None:
     """``results/<name>.csv`` if it is there and of the plan's scale."""
     path = RESULTS / f"{name}.csv"
-    frame = pd.read_csv(path).convert_dtypes() if path.exists() else None
+    frame = read_csv(path) if path.exists() else None
     return frame if frame is not None and set(frame["scale"]) == {plan.scale.name} else None
 
 
