@@ -78,8 +78,8 @@ DIGITS = {
 }
 
 
-# What Markdown takes for a mark, a tag, a link, an entity or the end of a cell; inside of a word, _ is none.
-MARKS = re.compile(r"[\\`*~\[|]|<(?=[\w/!?])|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")
+# What Markdown takes for a mark, a tag, a link, an entity or the end of a cell; between letters or digits, _ is none.
+MARKS = re.compile(r"[\\`*~\[|]|<(?=[\w/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 
 def to_markdown(plan: Plan, table: Table, frame: pd.DataFrame) -> str:

@@ -49,6 +49,7 @@ def test_markdown_shows_the_text_and_nothing_else(text):
         "&lt;",
         "*a*",
         "_a_",
+        "__0__",
         "M_ori",
         "`a`",
         "[a](b)",
