@@ -1,5 +1,6 @@
 """Judgements against Student's distribution in closed form; claims over made-up evaluations, worked out by hand."""
 
+from collections import Counter
 from math import atan, pi, sqrt
 from pathlib import Path
 
@@ -332,6 +333,21 @@ def test_the_markdown_groups_by_source_and_says_what_a_verdict_means(results):
     assert cells == ["holds", "alignment helps", "+10.00 ± 1.15", "+5.03 to +14.97", "0.013", "+6.40, clear"]
     row = next(line for line in text.splitlines() if "guidance gains more" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][2] == "+25.2 ± 3.8 %"
+
+
+def test_the_verdicts_that_the_docs_show_agree_with_their_intervals_and_with_the_readme():
+    shown = (REPOSITORY / "docs/tables/demo_claims.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    verdicts = Counter()
+    for verdict, _, _, interval, *_ in rows:
+        if " to " in interval:
+            low, high = map(float, interval.split(" to "))
+            assert {"holds": low >= 0, "contradicted": high <= 0, "undecided": low <= 0 <= high}[verdict]
+            verdicts[verdict] += 1
+    counts = [f"{verdicts['holds']} hold", *(f"{verdicts[name]} are {name}" for name in ("contradicted", "undecided"))]
+    assert f"{verdicts.total()} claims over 4 seeds: {', '.join(counts)}." in shown
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    assert f"**{counts[0]}, {counts[1]} and {counts[2]}**" in readme
 
 
 # ------------------------------------------------------------------------------------------------- command
