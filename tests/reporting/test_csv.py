@@ -1,6 +1,8 @@
 """Frames through a CSV and back, and what stands in the file where text looks like a formula."""
 
 import csv
+import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -61,3 +63,9 @@ def test_a_file_that_is_no_csv_is_named(tmp_path, content):
     (tmp_path / "a.csv").unlink()
     with pytest.raises(UserError, match=r"a\.csv: no such file"):
         read_csv(tmp_path / "a.csv")
+
+
+def test_no_other_module_writes_csv():
+    package = Path(__file__).parents[2] / "selftrans"
+    writers = [path for path in package.rglob("*.py") if re.search(r"to_csv|csv\.writer|DictWriter", path.read_text())]
+    assert writers == [package / "reporting" / "csv.py"]
