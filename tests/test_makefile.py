@@ -40,7 +40,7 @@ def test_settings_reach_snakemake_and_the_verbs(make):
     assert calls[1:] == [
         ["python", "-m", "selftrans", "plan", "table5", "--brief", *options],
         ["snakemake", "--cores", "3", "--quiet", "rules", "host", *settings, "--", "results/table5.csv"],
-        ["python", "-m", "selftrans", "show", "results/table5.csv"],
+        ["python", "-m", "selftrans", "show", *options[:-1], "results/table5.csv"],
     ]
 
 
