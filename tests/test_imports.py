@@ -13,7 +13,7 @@ PACKAGE = ROOT / "selftrans"
 
 # A file may import from the files and folders that stand before its own. Commands see all.
 ORDER = [
-    *("errors", "malloc", "seeding", "files"),
+    *("errors", "malloc", "seeding", "files", "artifacts"),
     *("signatures", "records", "config", "loading", "paths", "runs", "plan"),
     *("provenance", "progress"),
     *("guidance", "pixels", "fitting", "tokenizer", "data"),
@@ -26,8 +26,19 @@ ORDER = [
 
 # Side wings: none but commands imports them, and they see only the foundation.
 WINGS = {
-    "evaluation": {"errors", "seeding", "files", "config", "progress", "pixels"},
-    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "paths", "runs", "plan"},
+    "evaluation": {"errors", "seeding", "files", "artifacts", "config", "progress", "pixels"},
+    "reporting": {
+        "errors",
+        "seeding",
+        "files",
+        "artifacts",
+        "signatures",
+        "records",
+        "config",
+        "paths",
+        "runs",
+        "plan",
+    },
 }
 
 

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-from selftrans.commands.common import add_family, check_accuracy, family_of, plan_of, read_split
+from selftrans.commands.common import add_family, check_accuracy, family_of, need, plan_of, read_split
 from selftrans.paths import Pattern
 
 
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a family's extractor on the training split, measure it on the test split."""
+    from selftrans.data.packed import Packed
     from selftrans.evaluation.extractors import Extractor, SmallClassifier
     from selftrans.files import write_json
     from selftrans.fitting import train_classifier
@@ -30,4 +31,6 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"{keys.extractor}: test accuracy {report.test_accuracy:.3f}")
     check_accuracy(arguments, plan, "extractor", report.test_accuracy, recipe.min_test_accuracy)
     write_json(plan.path(Pattern.extractor_report, extractor=keys.extractor), asdict(report))
-    Extractor(network, recipe.name).save(plan.path(Pattern.extractor, extractor=keys.extractor))
+    packed = Packed(need(plan.path(Pattern.images, data=keys.data, split="train")), "images")
+    path = plan.path(Pattern.extractor, extractor=keys.extractor)
+    Extractor(network, recipe.name).save(path, keys.extractor, {"images": packed.sha256})
