@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from selftrans.artifacts import load_tensors, save_tensors, tensors_header
@@ -16,6 +17,7 @@ from selftrans.backbones.backbone import Backbone
 from selftrans.errors import UserError
 from selftrans.provenance import provenance
 from selftrans.runs import Run
+from selftrans.strict import load_strictly, require_fit
 
 ANEW = "delete it and run the same command again, which starts this run anew"
 
@@ -41,12 +43,14 @@ def load_backbone(
 ) -> tuple[Backbone, dict[str, Any]]:
     """(backbone, header) of a weights file; with ``blocks``, only that many blocks and no head.
 
-    Raises UserError if the file is missing, damaged, no weights file, or not those that are ``expected``.
+    Raises UserError if the file is missing, damaged, no weights file, not those that are ``expected``, or if its
+    tensors are not those of the whole backbone.
     """
     tensors, header = load_tensors(path, "weights", expected)
+    with torch.device("meta"):
+        require_fit(build_backbone(**header["backbone"]), tensors, path)
     backbone = build_backbone(**header["backbone"], blocks=blocks)
-    wanted = backbone.state_dict().keys()
-    backbone.load_state_dict({name: tensors[name] for name in wanted})
+    load_strictly(backbone, {name: tensors[name] for name in backbone.state_dict()}, path)
     return backbone, header
 
 

@@ -53,6 +53,7 @@ class TokenizerRecipe(Record):
     latent_channels: Count = 4
     layers_per_block: Count = 1
     norm_groups: Count = 8
+    middle_attention: bool = False  # in the middle block, as in Stable Diffusion's
     steps: Count
     batch_size: Count = 32
     learning_rate: Positive

@@ -4,7 +4,6 @@ A scale trains a small one of its own (`build_vit`), or takes one of those that 
 (`PUBLISHED`), from a file of its published weights.
 """
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftrans.artifacts import DAMAGE, load_tensors, refuse_damage, save_tensors
 from selftrans.config import TOKEN_PIXELS
 from selftrans.errors import UserError
-from selftrans.files import load_tensors, save_tensors
+from selftrans.foreign import as_float32, read_foreign, tensors_by_name
 from selftrans.pixels import from_uint8
+from selftrans.strict import load_strictly
 
 # Our names, and timm's.
 PUBLISHED = {
@@ -41,6 +42,9 @@ PUBLISHED = {
 
 OPTIONS = {"mocov3-s": {"num_heads": 12}}  # where timm's architecture of that size is another
 NOT_NORMALISED = ("mae-", "clip-")  # REPA takes their tokens before the final norm
+
+# What published files hold besides the encoder: heads of MoCo v3 and CLIP, the decoder and the mask of MAE.
+NOT_OF_THE_ENCODER = ("head.", "decoder_", "mask_token")
 
 
 def build_vit(
@@ -90,10 +94,16 @@ def build_published(*, published: str, image_size: int) -> nn.Module:
 class Encoder:
     """A frozen vision transformer. No module, so that a method that holds one does not register it."""
 
-    def __init__(self, vit: nn.Module, architecture: Mapping[str, Any]) -> None:
-        """``architecture`` holds the arguments of `build_vit` or `build_published` that made ``vit``."""
+    def __init__(
+        self, vit: nn.Module, architecture: Mapping[str, Any], header: Mapping[str, Any] | None = None
+    ) -> None:
+        """``architecture`` holds the arguments of `build_vit` or `build_published` that made ``vit``.
+
+        ``header`` is that of the file it was read from.
+        """
         self.vit = vit.eval().requires_grad_(False)
         self.architecture = dict(architecture)
+        self.header = dict(header or {})
         self.width: int = vit.embed_dim
         self.depth = len(vit.blocks)
 
@@ -134,39 +144,40 @@ class Encoder:
             tokens = block(tokens)
         return vit.norm(tokens)[:, patches], [logits[layer] for layer in layers]
 
-    def save(self, path: Path, source: Mapping[str, str] | None = None) -> str:
-        """Write weights, architecture and what they were made of; returns the SHA-256 of the weights."""
-        return save_tensors(path, self.vit.state_dict(), {"architecture": self.architecture, "source": source})
+    def save(self, path: Path, about: Mapping[str, Any]) -> str:
+        """Write weights, architecture and ``about``: its key, and what it was made of.
+
+        Returns the SHA-256 of the weights.
+        """
+        return save_tensors(path, "encoder", self.vit.state_dict(), {**about, "architecture": self.architecture})
 
     @classmethod
-    def load(cls, path: Path) -> "Encoder":
-        """Read what `save` wrote. Raises UserError if the file is missing or damaged."""
-        weights, header = load_tensors(path)
-        architecture = header["architecture"]
-        vit = build_published(**architecture) if "published" in architecture else build_vit(**architecture)
-        vit.load_state_dict(weights, assign=True)
-        return cls(vit, architecture)
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "Encoder":
+        """Read what `save` wrote.
+
+        Raises UserError if the file is missing, damaged, not what is ``expected``, or does not fit its architecture.
+        """
+        weights, header = load_tensors(path, "encoder", expected)
+        with refuse_damage(path):
+            architecture = header["architecture"]
+            vit = build_published(**architecture) if "published" in architecture else build_vit(**architecture)
+        load_strictly(vit, weights, path, assign=True)
+        return cls(vit, architecture, header)
 
     @classmethod
     def from_published(cls, published: str, weights: Path, image_size: int) -> "Encoder":
         """Read published weights as their authors or timm give them away, .safetensors or a PyTorch file.
 
         Positions are resampled to the grid of images of ``image_size`` pixels. Raises UserError if the file is
-        missing, holds more than tensors, or holds those of another encoder.
+        missing, holds more than tensors, or holds those of another encoder, one too many or one too few.
         """
-        from timm.models.vision_transformer import checkpoint_filter_fn
-
         vit = build_published(published=published, image_size=image_size)
-        tensors = checkpoint_filter_fn(_encoder_of_moco(_read_weights(Path(weights))), vit)
-        try:
-            missing, unknown = vit.load_state_dict(tensors, strict=False, assign=True)
-        except RuntimeError as error:
-            raise UserError(f"{weights}: not the weights of {published}: {str(error).splitlines()[-1]}") from error
-        # Heads and decoders are left over; a block must fit.
-        if misfits := missing + [name for name in unknown if name.startswith("blocks.")]:
-            where = "missing in the file" if missing else "unknown to the encoder"
-            raise UserError(f"{weights}: not the weights of {published}: {misfits[0]} is {where}")
-        return cls(vit.float(), {"published": published, "image_size": image_size})
+        wrong = f"not the weights of {published}"
+        tensors = _as_in_timm(weights, wrong, _encoder_in(weights, read_foreign(weights)), vit)
+        if published.startswith(NOT_NORMALISED):
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("norm.")}
+        load_strictly(vit, tensors, weights, wrong=wrong, remedy="name another file", assign=True)
+        return cls(vit, {"published": published, "image_size": image_size})
 
 
 def attention_logits(attention: nn.Module, x: Tensor) -> Tensor:
@@ -176,28 +187,29 @@ def attention_logits(attention: nn.Module, x: Tensor) -> Tensor:
     return (attention.q_norm(q) * attention.scale) @ attention.k_norm(k).transpose(2, 3)
 
 
-def _encoder_of_moco(content: dict[str, Any]) -> dict[str, Any]:
-    """What MoCo v3 trained of a checkpoint of its code, without momentum encoder and predictor; others as they are."""
-    prefix, tensors = "module.base_encoder.", content.get("state_dict", content)
-    encoder = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    return encoder or content
+def _encoder_in(path: Path, content: dict[str, Any]) -> dict[str, Tensor]:
+    """The state dict of the encoder in a file: MAE has it below "model", I-JEPA below "encoder".
+
+    Of MoCo v3's, what was trained, without momentum encoder and predictor.
+    """
+    for entry in ("model", "state_dict", "encoder"):
+        content = content[entry] if isinstance(content.get(entry), dict) else content
+    tensors = tensors_by_name(path, content)
+    for prefix in ("module.base_encoder.", "module."):
+        if any(name.startswith(prefix) for name in tensors):
+            return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    return tensors
 
 
-def _read_weights(path: Path) -> dict[str, Any]:
-    """The content of a file that other people wrote; nothing in it is run. Raises UserError if it cannot be read."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _as_in_timm(path: Path, wrong: str, state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+    """``state`` under timm's names and in float32, without heads, with positions resampled to the grid of ``vit``."""
+    from timm.models.vision_transformer import checkpoint_filter_fn
 
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
     try:
-        content = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or more than a file of tensors ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: holds {type(content).__name__}; allowed: tensors by name")
-    return content
+        tensors = checkpoint_filter_fn(dict(state), vit)
+    except (*DAMAGE, AssertionError) as error:  # tensors of shapes that it does not expect
+        raise UserError(f"{path}: {wrong} ({' '.join(str(error).split())[:200]}); name another file") from error
+    patches = "patch_embed.proj.weight"
+    if patches in tensors and all(tensors[patches] is not value for value in state.values()):
+        raise UserError(f"{path}: {wrong}: its patches are not of {vit.patch_embed.patch_size[0]} pixels")
+    return as_float32({name: tensors[name] for name in tensors if not name.startswith(NOT_OF_THE_ENCODER)})

@@ -24,7 +24,7 @@ from selftrans.progress import progress_bar
 from selftrans.samplers import dopri5_ode, euler_maruyama_sde, euler_ode, heun_ode, time_grid
 from selftrans.samples import BatchFolder
 from selftrans.seeding import derive_seed, generator
-from selftrans.tokenizer import LatentStats, Tokenizer
+from selftrans.tokenizer import LatentStats, Tokenizer, require_latents
 
 
 def sample_labels(preset: Preset, classes: int, seed: int) -> Tensor:
@@ -119,12 +119,7 @@ class ImageModel:
         tokenizer = tokenizer or _beside(weights, header, Pattern.tokenizer)
         stats = stats or _beside(weights, header, Pattern.latent_stats)
         decoder, normalisation = Tokenizer.load(tokenizer), LatentStats.load(stats)
-        found = {tokenizer: decoder.architecture["latent_channels"], stats: len(normalisation.mean)}
-        for path, channels in found.items():
-            if channels != backbone.channels:
-                raise UserError(
-                    f"{path}: for latents of {channels} channels; those of {weights} have {backbone.channels}"
-                )
+        require_latents(weights, header, (tokenizer, decoder), (stats, normalisation))
         return cls(backbone.eval().to(device), decoder.to(device), normalisation, header)
 
 

@@ -12,6 +12,7 @@ from selftrans.backbones import build_backbone
 from selftrans.backbones.backbone import Backbone
 from selftrans.checkpoint import load_backbone
 from selftrans.guidance import guide
+from selftrans.strict import load_strictly
 
 
 def freeze_teacher(weights: Path, layer: int, path: Path, expected: Mapping[str, Any] | None = None) -> str:
@@ -47,7 +48,7 @@ class FrozenTeacher:
         """
         tensors, header = load_tensors(path, "teacher", expected)
         backbone = build_backbone(**header["backbone"], blocks=header["layer"])
-        backbone.load_state_dict(tensors)
+        load_strictly(backbone, tensors, path)
         return cls(backbone.to(device), header["layer"], header)
 
     @torch.no_grad()

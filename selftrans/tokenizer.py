@@ -7,7 +7,7 @@ see are raw latents normalised per channel by `LatentStats`.
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftrans.artifacts import load_tensors, read_record, save_tensors, tensors_sha256, write_record
+from selftrans.artifacts import load_tensors, read_record, refuse_damage, save_tensors, tensors_sha256, write_record
 from selftrans.errors import UserError
 from selftrans.fitting import draw_indices, fit, seeded
 from selftrans.pixels import Rule, from_uint8, to_uint8
 from selftrans.seeding import generator
+from selftrans.strict import load_strictly
+
+# Published VAEs that `build_vae` can make: Stable Diffusion's, which SiT, REPA and SRA are trained on. Its fine-tuned
+# versions, ft-mse and ft-ema, share its encoder, hence its latents.
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "sd-vae": {
+        "block_channels": (128, 256, 512, 512),
+        "latent_channels": 4,
+        "layers_per_block": 2,
+        "norm_groups": 32,
+        "middle_attention": True,
+    }
+}
 
 
 def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
@@ -31,13 +44,19 @@ def sample_posterior(moments: Tensor, noise: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LatentStats:
-    """Mean and standard deviation of raw latents, one number per channel."""
+    """Mean and standard deviation of raw latents, one number per channel, and of which latents they are."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    key: str | None = None  # of the VAE
+    key: str | None = None  # the recipe's name of the VAE
     tokenizer_sha256: str | None = None
-    latents_sha256: str | None = None
+    latents_sha256: str | None = None  # of the packed moments
+
+    @classmethod
+    def published(cls, latents: Mapping[str, Any]) -> "LatentStats":
+        """Those of imported weights whose header's ``latents`` say scale and shift: (raw - shift) × scale."""
+        channels = latents["channels"]
+        return cls((latents["shift"],) * channels, (1 / latents["scale"],) * channels)
 
     @classmethod
     def of(cls, moments: Iterable[Tensor]) -> "LatentStats":
@@ -68,23 +87,44 @@ class LatentStats:
         return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write as a record. Raises UserError if they are none to normalise by."""
+        if flaw := self._flaw():
+            raise UserError(f"{path}: not written, since {flaw}")
         write_record(path, "latent statistics", asdict(self))
 
     @classmethod
     def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "LatentStats":
-        """Read what `save` wrote. Raises UserError if the file is missing, damaged, or not as ``expected``."""
-        values = read_record(path, "latent statistics", expected)
-        values.pop("kind")
-        return cls(**values | {name: tuple(values[name]) for name in ("mean", "std")})
+        """Read what `save` wrote.
+
+        Raises UserError if the file is missing, damaged, not what is ``expected``, or not fit to normalise by.
+        """
+        record = read_record(path, "latent statistics", expected)
+        with refuse_damage(path):
+            per_channel = {key: tuple(map(float, record[key])) for key in ("mean", "std")}
+            names = {key: record[key] for key in ("key", "tokenizer_sha256", "latents_sha256")}
+            stats = cls(**per_channel, **names)
+            if flaw := stats._flaw():
+                raise ValueError(flaw)
+        return stats
+
+    def _flaw(self) -> str | None:
+        if not self.mean or len(self.mean) != len(self.std):
+            return f"there are {len(self.mean)} means and {len(self.std)} deviations"
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            return "a mean or deviation is not finite"
+        return None if min(self.std) > 0 else "a deviation is not positive: that channel is always the same"
 
 
 class Tokenizer:
     """A frozen VAE (diffusers' AutoencoderKL) on pixels and latents."""
 
-    def __init__(self, vae: nn.Module, architecture: Mapping[str, Any]) -> None:
+    def __init__(
+        self, vae: nn.Module, architecture: Mapping[str, Any], header: Mapping[str, Any] | None = None
+    ) -> None:
+        """``architecture`` holds the arguments of `build_vae`; ``header`` is that of the file it was read from."""
         self.vae = vae.eval().requires_grad_(False)
-        self.architecture = dict(architecture)
+        self.architecture = {**architecture, "block_channels": tuple(architecture["block_channels"])}  # JSON: a list
+        self.header = dict(header or {})
 
     def to(self, device: torch.device | str) -> "Tokenizer":
         """Move the weights."""
@@ -113,23 +153,88 @@ class Tokenizer:
         batches = stats.denormalise(latents).split(batch_size)
         return torch.cat([to_uint8(self.vae.decode(raw).sample, rule) for raw in batches])
 
-    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> str:
-        """Write weights and architecture; returns the SHA-256 of the weights."""
-        return save_tensors(path, "VAE", self.vae.state_dict(), {**(about or {}), "architecture": self.architecture})
+    def save(self, path: Path, about: Mapping[str, Any]) -> str:
+        """Write weights, architecture and ``about``: its key, and what it was made of.
+
+        Returns the SHA-256 of the weights.
+        """
+        return save_tensors(path, "VAE", self.vae.state_dict(), {**about, "architecture": self.architecture})
 
     @classmethod
     def load(cls, path: Path, expected: Mapping[str, Any] | None = None) -> "Tokenizer":
-        """Read what `save` wrote. Raises UserError if the file is missing, damaged, or not as ``expected``."""
+        """Read what `save` wrote.
+
+        Raises UserError if the file is missing, damaged, not what is ``expected``, or does not fit its architecture.
+        """
         weights, header = load_tensors(path, "VAE", expected)
-        vae = build_vae(**header["architecture"])
-        vae.load_state_dict(weights)
-        return cls(vae, header["architecture"])
+        with refuse_damage(path):
+            vae = build_vae(**header["architecture"])
+        load_strictly(vae, weights, path)
+        return cls(vae, header["architecture"], header)
+
+
+def require_latents(
+    weights: Path, header: Mapping[str, Any], decoder: tuple[Path, Tokenizer], statistics: tuple[Path, LatentStats]
+) -> None:
+    """Raise UserError unless VAE and statistics are those of the latents that ``weights`` were trained on.
+
+    ``header`` is that of the weights; VAE and statistics come with their files. Weights of our own name their latents
+    by hash, and the statistics of these their VAE; imported weights name the kind of VAE and the numbers.
+    """
+    if "latents" in header:
+        _require_published(weights, header["latents"], decoder, statistics)
+        return
+    (path, tokenizer), (stats_path, stats) = decoder, statistics
+    trained_on = header.get("made_of", {}).get("latents")
+    if trained_on is None or stats.latents_sha256 != trained_on:
+        raise UserError(
+            f"{stats_path}: of other latents ({_short(stats.latents_sha256)}) than {weights} was trained on "
+            f"({_short(trained_on)}); name the statistics of those"
+        )
+    if stats.tokenizer_sha256 != (found := tokenizer.sha256):
+        raise UserError(
+            f"{path}: not the VAE that made the latents of {weights}: this is {_short(found)}, that was "
+            f"{_short(stats.tokenizer_sha256)}; name that one"
+        )
+
+
+def _require_published(
+    weights: Path, latents: Mapping[str, Any], decoder: tuple[Path, Tokenizer], statistics: tuple[Path, LatentStats]
+) -> None:
+    (path, tokenizer), (stats_path, stats), name = decoder, statistics, latents["vae"]
+    if name not in LAYOUTS:
+        raise UserError(
+            f"{weights}: trained on latents of {name}, which selftrans cannot build, and no other VAE decodes them; "
+            f"allowed: those of {', '.join(LAYOUTS)}"
+        )
+    if "images" in tokenizer.header.get("made_of", {}):
+        raise UserError(f"{path}: trained by selftrans, but {weights} was trained on latents of {name}")
+    if tokenizer.architecture != LAYOUTS[name]:
+        raise UserError(f"{path}: not of the layout of {name}, on whose latents {weights} was trained")
+    known = LatentStats.published(latents)
+    if (stats.mean, stats.std) != (known.mean, known.std):
+        raise UserError(
+            f"{stats_path}: mean {stats.mean} and deviation {stats.std}, but {weights} was trained on raw latents "
+            f"less {latents['shift']}, times {latents['scale']}: mean {known.mean} and deviation {known.std}"
+        )
+
+
+def _short(sha256: str | None) -> str:
+    return f"SHA-256 {sha256[:12]}…" if sha256 else "without a hash"
 
 
 def build_vae(
-    *, block_channels: tuple[int, ...], latent_channels: int, layers_per_block: int, norm_groups: int
+    *,
+    block_channels: Sequence[int],
+    latent_channels: int,
+    layers_per_block: int,
+    norm_groups: int,
+    middle_attention: bool = False,
 ) -> nn.Module:
-    """A convolutional AutoencoderKL for RGB; each block but the last halves the resolution."""
+    """A convolutional AutoencoderKL for RGB; each block but the last halves the resolution.
+
+    ``middle_attention`` lets the positions of the smallest resolution attend to each other, as in Stable Diffusion's.
+    """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # seconds to import
 
     return AutoencoderKL(
@@ -139,7 +244,7 @@ def build_vae(
         latent_channels=latent_channels,
         layers_per_block=layers_per_block,
         norm_num_groups=norm_groups,
-        mid_block_add_attention=False,
+        mid_block_add_attention=middle_attention,
     )
 
 

@@ -43,8 +43,7 @@ class Trainer:
         """``context`` holds the teacher or the encoder that the method needs, by name."""
         self.run, self.family, self.dataset, self.device = run, run.family, dataset, device
         self.made_of = {"latents": dataset.sha256}  # what it learns from: hashes, which weights and state carry
-        if "teacher" in context:
-            self.made_of["teacher"] = context["teacher"].header["sha256"]
+        self.made_of |= {name: found.header["sha256"] for name, found in context.items()}
         self.step = 0
         self._pending: list[dict[str, Tensor]] = []  # scalars of steps not yet looked at
         backbone = build_backbone(**run.backbone)

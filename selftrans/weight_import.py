@@ -6,9 +6,8 @@ to data. Both are turned once, here, by an exact change of three tensors: see `t
 What the files hold is told by github.com/willisma/SiT, sihyun-yu/REPA, vvvvvjdy/SRA and hustvl/LightningDiT.
 """
 
-import argparse
-import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,13 @@ from selftrans.backbones.parts import timestep_frequencies
 from selftrans.backbones.sit import SIZES
 from selftrans.errors import UserError
 from selftrans.files import file_sha256
+from selftrans.foreign import as_float32, read_foreign, tensors_by_name
 from selftrans.provenance import provenance
+from selftrans.strict import Form, difference, forms
+
+# What the models were trained on: latents = (raw - shift) × scale, or, channel by channel, (raw - mean) / deviation.
+SD_VAE = {"vae": "sd-vae", "channels": 4, "pixels": 8, "scale": 0.18215, "shift": 0.0}
+VA_VAE = {"vae": "va-vae", "channels": 32, "pixels": 16, "statistics": "latents_stats.pt, published with VA-VAE"}
 
 
 class Origin(NamedTuple):
@@ -28,13 +33,14 @@ class Origin(NamedTuple):
 
     backbone: str
     data_at_one: bool  # t = 1 is data
+    latents: dict[str, Any]
 
 
 ORIGINS = {
-    "sit": Origin("sit", data_at_one=True),
-    "repa": Origin("sit", data_at_one=False),
-    "sra": Origin("sit", data_at_one=False),
-    "lightningdit": Origin("lightningdit", data_at_one=True),
+    "sit": Origin("sit", True, SD_VAE),
+    "repa": Origin("sit", False, SD_VAE),
+    "sra": Origin("sit", False, SD_VAE),
+    "lightningdit": Origin("lightningdit", True, VA_VAE),
 }
 RESOLUTIONS = (256, 512)
 MODELS = {
@@ -49,9 +55,6 @@ MODELS = {
     for size, (depth, width, heads) in SIZES.items()
     for patch_size in patch_sizes
 }
-
-# Channels of a latent -> pixels per latent pixel: the VAEs of Stable Diffusion (f8d4) and VA-VAE (f16d32).
-DOWNSAMPLING = {4: 8, 32: 16}
 
 ENTRIES = {"ema": "ema", "online": "model"}  # our name of the weights -> their place in a training checkpoint
 
@@ -72,39 +75,47 @@ class Imported(NamedTuple):
     dropped: dict[str, str]
 
 
-def import_weights(path: Path, *, model: str, resolution: int, origin: str, weights: str) -> Imported:
+def import_weights(
+    path: Path, *, model: str, resolution: int, origin: str, weights: str, drop: Sequence[str] = ()
+) -> Imported:
     """Read a checkpoint that ``origin``'s code made of ``model`` at ``resolution`` px.
 
-    ``weights`` is "ema" or "online"; a file that is a bare state dict is taken to be what it says. Latent channels,
-    classes and qk-norm are read off the file. Raises UserError if the file is no such checkpoint.
+    ``weights`` is "ema" or "online"; a file that is a bare state dict is taken to be what it says. Classes and qk-norm
+    are read off the file. What it holds besides the backbone is refused, but for the heads in `REASONS` and the parts
+    that ``drop`` names. Raises UserError if the file is no such checkpoint.
     """
     if model not in MODELS:
         raise UserError(f"--as: found {model!r}; allowed: {', '.join(MODELS)}")
     if ORIGINS[origin].backbone != MODELS[model]["backbone"]:
         allowed = ", ".join(name for name in MODELS if MODELS[name]["backbone"] == ORIGINS[origin].backbone)
         raise UserError(f"--as: found {model!r}; allowed with --from {origin}: {allowed}")
-    checkpoint = _read(path)
+    checkpoint = read_foreign(path)
     state, dropped = _choose(path, checkpoint, weights)
+    latents = ORIGINS[origin].latents
+    _check_embeddings(path, state, origin, latents)
     state, sigma = _without_sigma(state)
-    sizes = _sizes(path, state, model, resolution)
+    sizes = _sizes(state, model, resolution // latents["pixels"])
     if mismatch := _mismatch(state, sizes):
-        raise UserError(f"{path}: not {model} at {resolution} px: {mismatch}; {_fitting(path, state)}")
-    names = _shapes(sizes).keys()
-    tensors = {name: state[name].float() for name in names}
+        raise UserError(f"{path}: not {model} at {resolution} px: {mismatch}; {_fitting(state, latents)}")
+    names = _forms(sizes).keys()
+    foreign = _foreign(path, state.keys() - names, REASONS | dict.fromkeys(drop, "as --drop says"))
+    tensors = as_float32({name: state[name] for name in names})
     if ORIGINS[origin].data_at_one:
         tensors |= turn_time(tensors)
     sha256 = file_sha256(path)
+    step = checkpoint.get("steps")  # REPA and SRA say it
     header = {
-        "kind": "weights",
         "weights": weights,
         "run": f"imported-{sha256[:8]}",
-        "step": checkpoint.get("steps"),  # REPA and SRA say it
+        "step": step if isinstance(step, int) else None,
         "seed": None,
         "backbone": sizes,
+        "latents": latents,
+        "made_of": {"file": sha256},
         "source": {"file": path.name, "sha256": sha256, "origin": origin, "model": model, "resolution": resolution},
         "provenance": provenance(),
     }
-    return Imported(tensors, header, dropped | sigma | _foreign(state.keys() - names))
+    return Imported(tensors, header, dropped | sigma | foreign)
 
 
 def turn_time(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,42 +133,43 @@ def turn_time(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {"t_embedder.mlp.0.weight": turned.float()} | {name: -tensors[name] for name in LAST_LAYER}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What torch.save wrote, tensors mapped into memory only when used; no code in it is run."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    try:
-        # SiT, REPA and SRA save their parsed arguments beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = "truncated, not written by torch.save, or with objects that would need code to be run"
-        raise UserError(f"{path}: no checkpoint that can be read ({reason})") from error
-
-
-def _choose(path: Path, checkpoint: Any, weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _choose(path: Path, checkpoint: dict[str, Any], weights: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """(state dict, what else there was) of a training checkpoint, or of a file that is itself a state dict."""
     state, dropped = checkpoint, {}
-    if isinstance(checkpoint, dict) and ENTRIES.values() & checkpoint.keys():
+    if ENTRIES.values() & checkpoint.keys():
         entry = ENTRIES[weights]
         if entry not in checkpoint:
             (other,) = ENTRIES.keys() - {weights}
             raise UserError(f"{path}: has no {weights} weights (entry {entry!r}), only --weights {other}")
         state = checkpoint[entry]
         dropped = {name: f"not the {weights} weights" for name in checkpoint if name not in (entry, "steps")}
-    if not (isinstance(state, dict) and all(isinstance(value, Tensor) for value in state.values())):
-        raise UserError(f"{path}: no checkpoint of a model: it holds no state dict of tensors")
     # Wrappers of a model for several GPUs leave their prefix on the names, once or twice.
-    return {re.sub(r"^(module\.)+", "", name): value for name, value in state.items()}, dropped
+    found = tensors_by_name(path, state)
+    tensors = {re.sub(r"^(module\.)+", "", name): value for name, value in found.items()}
+    if len(tensors) < len(found):
+        raise UserError(f"{path}: holds a model with the prefix 'module.' and one without; keep one of them")
+    return tensors, dropped
+
+
+def _check_embeddings(path: Path, state: dict[str, Tensor], origin: str, latents: dict[str, Any]) -> None:
+    """Raise UserError unless the tensors that sizes are read off are there, for latents of that many channels."""
+    for name, dimensions in {"x_embedder.proj.weight": 4, "y_embedder.embedding_table.weight": 2}.items():
+        if name not in state or state[name].ndim != dimensions or not state[name].numel():
+            raise UserError(f"{path}: no checkpoint of a class-conditional diffusion transformer: no {name}")
+    channels = state["x_embedder.proj.weight"].shape[1]
+    if channels != latents["channels"]:
+        raise UserError(
+            f"{path}: latents of {channels} channels; allowed with --from {origin}: {latents['channels']}, as "
+            f"{latents['vae']} makes them"
+        )
 
 
 def _without_sigma(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Leave out the second half of the output channels of models made with ``learn_sigma``."""
-    embedding = state.get("x_embedder.proj.weight")
-    if embedding is None or any(len(state.get(name, ())) != 2 * embedding[0].numel() for name in LAST_LAYER):
-        return state, {}
-    _, channels, *patch = embedding.shape
+    _, channels, *patch = state["x_embedder.proj.weight"].shape
     pixels = patch[0] * patch[1]
+    if any(name not in state or state[name].shape[:1] != (2 * channels * pixels,) for name in LAST_LAYER):
+        return state, {}
     halves = {
         name: state[name].unflatten(0, (pixels, 2 * channels))[:, :channels].flatten(0, 1)  # channel fastest
         for name in LAST_LAYER
@@ -165,55 +177,52 @@ def _without_sigma(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[st
     return state | halves, {f"output channels {channels + 1} to {2 * channels}": "learn_sigma, which no velocity uses"}
 
 
-def _sizes(path: Path, state: dict[str, Tensor], model: str, resolution: int) -> dict[str, Any]:
+def _sizes(state: dict[str, Tensor], model: str, input_size: int) -> dict[str, Any]:
     """The arguments of `build_backbone`."""
-    wanted = ("x_embedder.proj.weight", "y_embedder.embedding_table.weight")
-    if missing := [name for name in wanted if name not in state]:
-        raise UserError(f"{path}: no checkpoint of a class-conditional diffusion transformer: no {missing[0]}")
-    embedding, labels = (state[name] for name in wanted)
-    channels = embedding.shape[1]
-    if channels not in DOWNSAMPLING:
-        raise UserError(f"{path}: latents of {channels} channels; allowed: those of 4 (SD-VAE) or 32 (VA-VAE)")
     return {
         **MODELS[model],
         "qk_norm": "blocks.0.attn.q_norm.weight" in state,
-        "input_size": resolution // DOWNSAMPLING[channels],
-        "channels": channels,
-        "num_classes": len(labels) - 1,
+        "input_size": input_size,
+        "channels": state["x_embedder.proj.weight"].shape[1],
+        "num_classes": len(state["y_embedder.embedding_table.weight"]) - 1,
     }
 
 
-def _shapes(sizes: dict[str, Any]) -> dict[str, torch.Size]:
+def _forms(sizes: dict[str, Any]) -> dict[str, Form]:
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in build_backbone(**sizes).state_dict().items()}
+        return forms(build_backbone(**sizes).state_dict())
 
 
 def _mismatch(state: dict[str, Tensor], sizes: dict[str, Any]) -> str | None:
-    """The first tensor that a backbone of ``sizes`` cannot take; heads outside of the backbone are no matter."""
-    shapes = _shapes(sizes)
-    for name, shape in shapes.items():
-        if name not in state:
-            return f"{name} is missing"
-        if state[name].shape != shape:
-            return f"{name} has shape {tuple(state[name].shape)}, not {tuple(shape)}"
-    parts = {_part(name) for name in shapes}
-    foreign = (name for name in state if name not in shapes and _part(name) in parts)
-    return next((f"{name} has no place in it" for name in foreign), None)
+    """In what the tensors differ from a backbone of ``sizes``; parts that no backbone has are no matter here."""
+    wanted = _forms(sizes)
+    parts = {_part(name) for name in wanted}
+    return difference(wanted, forms(as_float32({name: state[name] for name in state if _part(name) in parts})))
 
 
-def _fitting(path: Path, state: dict[str, Tensor]) -> str:
+def _fitting(state: dict[str, Tensor], latents: dict[str, Any]) -> str:
     fitting = [
         f"--as {model} --resolution {resolution}"
         for model in MODELS
         for resolution in RESOLUTIONS
-        if not _mismatch(state, _sizes(path, state, model, resolution))
+        if not _mismatch(state, _sizes(state, model, resolution // latents["pixels"]))
     ]
     return f"it fits {' or '.join(fitting)}" if fitting else "it fits no published size"
 
 
-def _foreign(names: set[str]) -> dict[str, str]:
-    """What the backbone has no place for, by the part of the model that the ``names`` belong to."""
-    return {f"{part}.*": REASONS.get(part, "not of the backbone") for part in sorted(map(_part, names))}
+def _foreign(path: Path, names: set[str], reasons: dict[str, str]) -> dict[str, str]:
+    """What is left out, and why: the parts of the model that ``names`` belong to, none of them the backbone's.
+
+    Raises UserError if there is no reason to leave one out.
+    """
+    parts = sorted(map(_part, names))
+    for part in parts:
+        if part not in reasons:
+            raise UserError(
+                f"{path}: {part}.* has no place in the backbone; if it is a head that only training used, leave it "
+                f"out with --drop {part}"
+            )
+    return {f"{part}.*": reasons[part] for part in parts}
 
 
 def _part(name: str) -> str:

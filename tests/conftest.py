@@ -1,6 +1,7 @@
 """A configuration small enough to read at a glance, as dictionaries that a test edits before they are loaded."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: workers side by s
 
 import pytest
 import yaml
+from toy import smoke_plan
 
 from selftrans.config import Project
 from selftrans.loading import load_project
 from selftrans.plan import Plan
+from workflow import OTHER_METHODS, TARGETS, snakemake
 
 
 class Configuration:
@@ -110,3 +113,24 @@ def with_repa(configuration: Configuration) -> Configuration:
     configuration.rows["repa"] = {"like": "aligned", "method": {"name": "repa", "layer": 2}}
     configuration.rows["guided-repa"] = {"like": "guided", "teacher": "repa@4"}
     return configuration
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the toy tables and claims were made from nothing, and every method was trained."""
+    folder = tmp_path_factory.mktemp("finished")
+    plan = smoke_plan()
+    others = [str(plan.weights(plan.run(name, 0), 10)) for name in OTHER_METHODS]
+    made = snakemake("--", *(f"results/{target}" for target in TARGETS), *others, folder=folder)
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def everything(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of that folder, made without its dates, with every figure and the page."""
+    folder = tmp_path_factory.mktemp("everything") / "copy"
+    shutil.copytree(finished, folder, copy_function=shutil.copyfile)
+    made = snakemake("--", "results/index.html", folder=folder)
+    assert made.returncode == 0, made.stderr
+    return folder

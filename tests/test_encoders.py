@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from timm.utils import AttentionExtract
 from torch import nn
 
+from selftrans.artifacts import save_tensors
 from selftrans.config import PublishedEncoder
 from selftrans.encoders import PUBLISHED, Encoder, build_published, build_vit
 from selftrans.errors import UserError
@@ -61,14 +62,63 @@ def test_a_method_that_holds_an_encoder_does_not_register_it():
     assert not any(parameter.requires_grad for parameter in method.encoder.vit.parameters())
 
 
+ABOUT = {"key": "eye-1", "source": None, "made_of": {"images": "ab"}}
+
+
 def test_save_and_load_give_the_same_encoder(images, tmp_path):
     encoder = make(classes=7, width=32)
-    encoder.save(tmp_path / "encoder.safetensors")
-    loaded = Encoder.load(tmp_path / "encoder.safetensors")
+    sha256 = encoder.save(tmp_path / "encoder.safetensors", ABOUT)
+    loaded = Encoder.load(tmp_path / "encoder.safetensors", {"key": "eye-1"})
     assert loaded.width == 32
+    assert loaded.header["sha256"] == sha256
     assert torch.equal(loaded.features(images), encoder.features(images))
+    with pytest.raises(UserError, match='not the encoder asked for: its key is "eye-1", expected "eye-2"'):
+        Encoder.load(tmp_path / "encoder.safetensors", {"key": "eye-2"})
     with pytest.raises(UserError, match="no such file"):
         Encoder.load(tmp_path / "missing.safetensors")
+
+
+def one_too_many(tensors):
+    tensors["cls_token"] = torch.zeros(1, 1, 64)
+
+
+def one_too_few(tensors):
+    del tensors["norm.bias"]
+
+
+def another_shape(tensors):
+    tensors["norm.bias"] = torch.zeros(65)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (one_too_many, r"1 too many \(cls_token\)"),
+        (one_too_few, r"1 missing \(norm.bias\)"),
+        (another_shape, r"norm.bias is \(65,\) float32 instead of \(64,\) float32"),
+    ],
+)
+def test_an_encoder_with_other_tensors_is_refused(tmp_path, change, words):
+    tensors = build_vit(classes=10).state_dict()
+    change(tensors)
+    path = tmp_path / "encoder.safetensors"
+    save_tensors(path, "encoder", tensors, {**ABOUT, "architecture": {"classes": 10}})
+    with pytest.raises(UserError, match=words):
+        Encoder.load(path)
+
+
+@pytest.mark.parametrize("architecture", [None, {}, {"depth": 3}, {"published": "dino-s"}, "dino-s"])
+def test_an_encoder_of_no_known_architecture_is_refused(tmp_path, architecture):
+    path = tmp_path / "encoder.safetensors"
+    save_tensors(path, "encoder", build_vit(classes=10).state_dict(), {**ABOUT, "architecture": architecture})
+    with pytest.raises(UserError, match=r"encoder\.safetensors: truncated or damaged"):
+        Encoder.load(path)
+
+
+def test_a_vae_as_encoder_is_refused(tmp_path):
+    save_tensors(tmp_path / "vae", "VAE", {"a": torch.ones(2)}, {})
+    with pytest.raises(UserError, match="vae: VAE, where encoder is wanted"):
+        Encoder.load(tmp_path / "vae")
 
 
 # ------------------------------------------------------------------------------------------- attention
@@ -190,7 +240,7 @@ def test_safetensors_in_timms_own_layout_and_half_precision(models, published, i
 
 def test_a_published_encoder_is_saved_and_loaded_as_any_other(published, images, tmp_path):
     encoder = published("dino-s")
-    encoder.save(tmp_path / "encoder.safetensors")
+    encoder.save(tmp_path / "encoder.safetensors", ABOUT)
     loaded = Encoder.load(tmp_path / "encoder.safetensors")
     assert loaded.architecture == {"published": "dino-s", "image_size": 64}
     assert torch.equal(loaded.features(images), encoder.features(images))
@@ -210,39 +260,64 @@ def test_every_published_encoder_has_a_token_for_each_of_the_backbones(name):
     assert isinstance(small.norm, nn.Identity) == name.startswith(("mae", "clip"))
 
 
-def test_a_file_that_is_not_the_encoders_is_refused(models, tmp_path):
+@pytest.fixture
+def refusal(tmp_path):
+    """What is said of a file with this content in the place of an encoder's."""
     path = tmp_path / "weights.pth"
 
-    def refusal(name="dino-s", image_size=64):
+    def say(content, name="dino-s", image_size=64):
+        torch.save(content, path)
         with pytest.raises(UserError) as caught:
             Encoder.from_published(name, path, image_size)
-        return str(caught.value)
+        return str(caught.value).removeprefix(f"{path}: ")
 
-    assert refusal() == f"{path}: no such file"
-    assert refusal("dinov7") == f"no encoder is called 'dinov7'; allowed: {', '.join(PUBLISHED)}"
-    assert "found images of 250 pixels; allowed: multiples of 16" in refusal(image_size=250)
-    torch.save(as_published("dinov2-s", models("dinov2-s").state_dict()), path)
-    assert "not the weights of dino-s: blocks.0.ls1.gamma is unknown to the encoder" in refusal()
-    torch.save(models("dino-s").state_dict(), path)
-    assert "not the weights of dinov2-s: blocks.0.ls1.gamma is missing in the file" in refusal("dinov2-s")
-    assert "not the weights of dino-b: " in refusal("dino-b")
-    assert "size mismatch" in refusal("dino-b")
-    path.write_bytes(path.read_bytes()[:1000])
-    assert "damaged, or more than a file of tensors" in refusal()
-    torch.save(torch.zeros(3), path)
-    assert "holds Tensor; allowed: tensors by name" in refusal()
+    return say
 
 
-class Trap:
-    """Does something when it is unpickled."""
+def test_a_file_that_is_not_the_encoders_is_refused(models, refusal):
+    dino, dinov2 = models("dino-s").state_dict(), as_published("dinov2-s", models("dinov2-s").state_dict())
+    assert refusal(dino, "dinov7") == f"no encoder is called 'dinov7'; allowed: {', '.join(PUBLISHED)}"
+    assert "found images of 250 pixels; allowed: multiples of 16" in refusal(dino, image_size=250)
+    assert refusal(dinov2) == "not the weights of dino-s: its patches are not of 16 pixels"
+    assert refusal(dino, "dinov2-s") == "not the weights of dinov2-s: its patches are not of 14 pixels"
+    with_scales = dino | {"blocks.0.ls1.gamma": torch.ones(384)}
+    assert refusal(with_scales) == "not the weights of dino-s: 1 too many (blocks.0.ls1.gamma); name another file"
+    assert refusal(dino, "dino-b").startswith("not the weights of dino-b: 150 of another shape or type (cls_token is ")
+    del dino["norm.bias"]
+    assert refusal(dino) == "not the weights of dino-s: 1 missing (norm.bias); name another file"
 
-    def __reduce__(self):
-        return (open, ("sprung", "w"))
+
+def test_every_tensor_of_a_published_file_is_of_the_encoder_or_named_as_none_of_it(models, refusal, published):
+    dino = models("dino-s").state_dict()
+    assert refusal(dino | {"aux.weight": torch.ones(2)}).startswith(
+        "not the weights of dino-s: 1 too many (aux.weight)"
+    )
+    others = {"head.weight": torch.ones(2), "decoder_pos_embed": torch.ones(2)}
+    assert published("dino-s", lambda state: state | others).width == 384
 
 
-def test_nothing_in_a_file_is_run(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"weight": Trap()}, tmp_path / "trap.pth")
-    with pytest.raises(UserError, match="more than a file of tensors"):
-        Encoder.from_published("dino-s", tmp_path / "trap.pth", image_size=64)
-    assert not (tmp_path / "sprung").exists()
+def test_patches_of_another_size_are_not_resampled(models, refusal):
+    """timm would, and give another encoder without a word: DINO has been published with patches of 8 pixels too."""
+    eights = models("dino-s").state_dict() | {"patch_embed.proj.weight": torch.ones(384, 3, 8, 8)}
+    assert refusal(eights) == "not the weights of dino-s: its patches are not of 16 pixels"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (torch.zeros(3), "holds Tensor; allowed: tensors by name"),
+        ({"epoch": 3}, "no checkpoint of a model: it holds no state dict of tensors"),
+        ({3: torch.ones(2)}, "no checkpoint of a model: it holds no state dict of tensors"),
+        ({"model": torch.ones(2)}, "not the weights of dino-s ("),
+        ({"pos_embed": torch.ones(2)}, "not the weights of dino-s ("),
+        ({"patch_embed.proj.weight": torch.ones(())}, "not the weights of dino-s ("),
+        ({}, "not the weights of dino-s: 150 missing (cls_token, pos_embed, patch_embed.proj.weight, …)"),
+    ],
+)
+def test_files_of_another_structure_are_refused(refusal, content, words):
+    assert refusal(content).startswith(words)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
+        Encoder.from_published("dino-s", tmp_path / "nowhere.pth", 64)

@@ -13,10 +13,10 @@ PACKAGE = ROOT / "selftrans"
 
 # A file may import from the files and folders that stand before its own. Commands see all.
 ORDER = [
-    *("errors", "malloc", "seeding", "files"),
+    *("errors", "malloc", "seeding", "files", "artifacts", "logs"),
     *("signatures", "records", "config", "loading", "paths", "runs", "plan"),
     *("provenance", "progress"),
-    *("guidance", "pixels", "fitting", "tokenizer", "data"),
+    *("guidance", "pixels", "fitting", "strict", "foreign", "tokenizer", "data"),
     *("interpolant", "ema", "backbones", "encoders", "checkpoint", "weight_import"),
     *("samples", "samplers", "sampling"),
     *("teacher", "probing", "methods", "objective", "trainer"),
@@ -26,8 +26,20 @@ ORDER = [
 
 # Side wings: none but commands imports them, and they see only the foundation.
 WINGS = {
-    "evaluation": {"errors", "seeding", "files", "config", "progress", "pixels"},
-    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "paths", "runs", "plan"},
+    "evaluation": {"errors", "seeding", "files", "artifacts", "config", "progress", "pixels", "strict"},
+    "reporting": {
+        "errors",
+        "seeding",
+        "files",
+        "artifacts",
+        "logs",
+        "signatures",
+        "records",
+        "config",
+        "paths",
+        "runs",
+        "plan",
+    },
 }
 
 

@@ -37,6 +37,7 @@ def write_defaults_out(c):
         "latent_channels": 4,
         "layers_per_block": 1,
         "norm_groups": 8,
+        "middle_attention": False,
         "batch_size": 32,
         "seed": 0,
     }
@@ -139,6 +140,7 @@ FIELDS = {
         "latent_channels": (2, ALL),
         "layers_per_block": (2, ALL),
         "norm_groups": (4, ALL),
+        "middle_attention": (True, ALL),
         "steps": (6, ALL),
         "batch_size": (16, ALL),
         "learning_rate": (0.002, ALL),

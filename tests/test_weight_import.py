@@ -2,15 +2,16 @@
 
 import argparse
 import hashlib
+import re
 from collections import OrderedDict
 
 import pytest
 import torch
 
+from selftrans.artifacts import load_tensors, save_tensors
 from selftrans.backbones import build_backbone
-from selftrans.checkpoint import load_backbone
 from selftrans.errors import UserError
-from selftrans.files import save_tensors
+from selftrans.strict import load_strictly
 from selftrans.teacher import freeze_teacher
 from selftrans.weight_import import MODELS, import_weights, turn_time
 
@@ -55,14 +56,18 @@ def training_checkpoint(ema, model):
     return {"model": model, "ema": ema, "opt": {"state": {0: torch.ones(3)}, "param_groups": [{"lr": 1e-4}]}}
 
 
-def imported(tmp_path, checkpoint, *, model="sit-mu2", origin="sit", weights="ema", resolution=64):
+def imported(tmp_path, checkpoint, *, model="sit-mu2", origin="sit", weights="ema", resolution=64, drop=()):
     """(backbone, header, dropped) after a way through both files."""
     torch.save(checkpoint, tmp_path / "original.pt")
     tensors, header, dropped = import_weights(
-        tmp_path / "original.pt", model=model, resolution=resolution, origin=origin, weights=weights
+        tmp_path / "original.pt", model=model, resolution=resolution, origin=origin, weights=weights, drop=drop
     )
-    save_tensors(tmp_path / "ours.safetensors", tensors, header)
-    return *load_backbone(tmp_path / "ours.safetensors"), dropped
+    path = tmp_path / "ours.safetensors"
+    save_tensors(path, "weights", tensors, header)
+    tensors, header = load_tensors(path, "weights")
+    backbone = build_backbone(**header["backbone"])
+    load_strictly(backbone, tensors, path)
+    return backbone, header, dropped
 
 
 def test_sit_with_learn_sigma(tmp_path):
@@ -111,11 +116,16 @@ def test_sra_keeps_its_time_and_loses_its_head(tmp_path):
     assert dropped == {"ap_head.*": "the head of SRA, used in training only"}
 
 
-def test_heads_of_methods_nobody_here_knows_are_dropped_too(tmp_path):
+def test_parts_that_nobody_here_knows_are_dropped_only_if_asked_for(tmp_path):
     theirs = original("sit-mu2")
-    ours, _, dropped = imported(tmp_path, theirs.state_dict() | {"probe.weight": torch.ones(2)}, origin="repa")
+    state = theirs.state_dict() | {"probe.weight": torch.ones(2), "r_embedder.mlp.0.weight": torch.ones(2)}
+    message = "original.pt: probe.* has no place in the backbone; if it is a head that only training used, leave it out"
+    assert refused(tmp_path, state, origin="repa") == f"{message} with --drop probe"
+    message = refused(tmp_path, state, origin="repa", drop=["probe"])
+    assert message.startswith("original.pt: r_embedder.* has no place in the backbone")
+    ours, _, dropped = imported(tmp_path, state, origin="repa", drop=["probe", "r_embedder"])
     assert torch.equal(answers(ours), answers(theirs))
-    assert dropped == {"probe.*": "not of the backbone"}
+    assert dropped == {"probe.*": "as --drop says", "r_embedder.*": "as --drop says"}
 
 
 @pytest.mark.parametrize("weights", ["ema", "online"])
@@ -150,7 +160,7 @@ def test_header_says_what_the_weights_are_and_where_they_come_from(tmp_path):
     _, header, _ = imported(tmp_path, original("sit-mu2").state_dict(), origin="repa")
     sha256 = hashlib.sha256((tmp_path / "original.pt").read_bytes()).hexdigest()
     sizes = {"input_size": 8, "channels": 4, "num_classes": 10, "qk_norm": False}
-    assert header["kind"] == "weights"
+    assert header["made_of"] == {"file": sha256}
     assert header["run"] == f"imported-{sha256[:8]}"
     assert header["backbone"] == MODELS["sit-mu2"] | sizes
     assert header["seed"] is None
@@ -162,6 +172,23 @@ def test_header_says_what_the_weights_are_and_where_they_come_from(tmp_path):
         "resolution": 64,
     }
     assert "torch" in header["provenance"]
+
+
+def test_header_says_what_latents_the_weights_need(tmp_path):
+    for origin in ("sit", "repa", "sra"):
+        _, header, _ = imported(tmp_path, original("sit-mu2").state_dict(), origin=origin)
+        known = {"vae": "sd-vae", "channels": 4, "pixels": 8, "scale": 0.18215, "shift": 0.0}
+        assert header["latents"] == known
+    state = original("lightningdit-mu1", channels=32, input_size=4).state_dict()
+    _, header, _ = imported(tmp_path, state, model="lightningdit-mu1", origin="lightningdit")
+    assert header["latents"].items() >= {"vae": "va-vae", "channels": 32, "pixels": 16}.items()
+    assert "scale" not in header["latents"]  # its own, channel by channel, which the checkpoint does not hold
+
+
+@pytest.mark.parametrize("steps", [None, "many", 1.5, torch.ones(1)])
+def test_a_step_that_is_no_number_is_left_out(tmp_path, steps):
+    checkpoint = training_checkpoint(original("sit-mu2").state_dict(), {}) | {"steps": steps}
+    assert imported(tmp_path, checkpoint, origin="repa")[1]["step"] is None
 
 
 def test_imported_weights_make_a_teacher(tmp_path):
@@ -200,31 +227,64 @@ def refused(tmp_path, checkpoint, **settings):
 def test_another_size_is_refused_with_the_one_that_fits(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "sit-nu2", MODELS["sit-mu2"] | {"width": 32})
     state = original("sit-mu2", input_size=64).state_dict()
-    message = "original.pt: not sit-nu2 at 512 px: pos_embed has shape (1, 1024, 16), not (1, 1024, 32); "
-    fitting = "it fits --as sit-mu2 --resolution 512"
-    assert refused(tmp_path, state, model="sit-nu2", resolution=512) == message + fitting
+    message = refused(tmp_path, state, model="sit-nu2", resolution=512)
+    differs = "pos_embed is (1, 1024, 16) float32 instead of (1, 1024, 32) float32, "
+    assert re.match(
+        rf"original.pt: not sit-nu2 at 512 px: \d+ of another shape or type \({re.escape(differs)}", message
+    )
+    assert message.endswith("; it fits --as sit-mu2 --resolution 512")
 
 
 def test_another_resolution_is_refused_with_the_one_that_fits(tmp_path):
     state = original("sit-mu2", input_size=64).state_dict()
-    message = "original.pt: not sit-mu2 at 256 px: pos_embed has shape (1, 1024, 16), not (1, 256, 16); "
-    assert refused(tmp_path, state, resolution=256) == message + "it fits --as sit-mu2 --resolution 512"
+    assert refused(tmp_path, state, resolution=256) == (
+        "original.pt: not sit-mu2 at 256 px: 1 of another shape or type (pos_embed is (1, 1024, 16) float32 instead of "
+        "(1, 256, 16) float32); it fits --as sit-mu2 --resolution 512"
+    )
 
 
 def test_another_depth_is_refused_with_the_one_that_fits(tmp_path, monkeypatch):
     monkeypatch.setitem(MODELS, "sit-deep2", MODELS["sit-mu2"] | {"depth": 3})
     shallow, deep = (original(model, input_size=32).state_dict() for model in ("sit-mu2", "sit-deep2"))
     message = refused(tmp_path, shallow, model="sit-deep2", resolution=256)
-    assert message.endswith("blocks.2.attn.qkv.weight is missing; it fits --as sit-mu2 --resolution 256")
+    assert " 10 missing (blocks.2.attn.qkv.weight, " in message
+    assert message.endswith("; it fits --as sit-mu2 --resolution 256")
     message = refused(tmp_path, deep, resolution=256)
-    assert "not sit-mu2 at 256 px: blocks.2." in message
-    assert message.endswith("has no place in it; it fits --as sit-deep2 --resolution 256")
+    assert "not sit-mu2 at 256 px: 10 too many (blocks.2." in message
+    assert message.endswith("; it fits --as sit-deep2 --resolution 256")
 
 
-def test_a_tensor_of_another_architecture_is_refused(tmp_path):
-    state = original("sit-mu2").state_dict() | {"blocks.0.norm1.weight": torch.ones(16)}
+def one_too_many(state):
+    state["blocks.0.norm1.weight"] = torch.ones(16)
+
+
+def one_too_few(state):
+    del state["blocks.1.mlp.fc1.bias"]
+
+
+def another_shape(state):
+    state["blocks.1.mlp.fc1.bias"] = torch.ones(65)
+
+
+def another_type(state):
+    state["blocks.1.mlp.fc1.bias"] = torch.ones(64, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (one_too_many, "1 too many (blocks.0.norm1.weight)"),
+        (one_too_few, "1 missing (blocks.1.mlp.fc1.bias)"),
+        (another_shape, "blocks.1.mlp.fc1.bias is (65,) float32 instead of (64,) float32"),
+        (another_type, "blocks.1.mlp.fc1.bias is (64,) int64 instead of (64,) float32"),
+    ],
+)
+def test_a_checkpoint_with_other_tensors_is_refused(tmp_path, change, words):
+    state = dict(original("sit-mu2").state_dict())
+    change(state)
     message = refused(tmp_path, state)
-    assert message.endswith("blocks.0.norm1.weight has no place in it; it fits no published size")
+    assert words in message
+    assert message.endswith("; it fits no published size")
 
 
 @pytest.mark.parametrize(
@@ -254,41 +314,55 @@ def test_a_training_checkpoint_without_the_weights_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("checkpoint", "message"),
     [
-        ([torch.ones(2)], "no checkpoint of a model: it holds no state dict of tensors"),
+        ([torch.ones(2)], "holds list; allowed: tensors by name"),
+        ({3: torch.ones(2)}, "no checkpoint of a model: it holds no state dict of tensors"),
+        ({"ema": None}, "no checkpoint of a model: it holds no state dict of tensors"),
         ({"epoch": 3}, "no checkpoint of a model: it holds no state dict of tensors"),
         ({"ema": {"weights": [1.0]}}, "no checkpoint of a model: it holds no state dict of tensors"),
         ({}, "no checkpoint of a class-conditional diffusion transformer: no x_embedder.proj.weight"),
         ({"fc.weight": torch.ones(2)}, "no checkpoint of a class-conditional diffusion transformer: no x_embedder"),
+        (
+            {"x_embedder.proj.weight": torch.ones(3)},
+            "no checkpoint of a class-conditional diffusion transformer: no x_embedder.proj.weight",
+        ),
+        (
+            {"x_embedder.proj.weight": torch.ones(3, 4, 2, 2), "y_embedder.embedding_table.weight": torch.ones(())},
+            "no checkpoint of a class-conditional diffusion transformer: no y_embedder.embedding_table.weight",
+        ),
+        (
+            {"a": torch.ones(2), "module.a": torch.ones(2)},
+            "holds a model with the prefix 'module.' and one without; keep one of them",
+        ),
     ],
 )
 def test_files_that_hold_something_else(tmp_path, checkpoint, message):
     assert refused(tmp_path, checkpoint).startswith(f"original.pt: {message}")
 
 
-def test_latents_of_no_known_vae_are_refused(tmp_path):
-    message = refused(tmp_path, original("sit-mu2", channels=16).state_dict())
-    assert message == "original.pt: latents of 16 channels; allowed: those of 4 (SD-VAE) or 32 (VA-VAE)"
+def test_latents_of_another_vae_are_refused(tmp_path):
+    message = refused(tmp_path, original("sit-mu2", channels=32).state_dict())
+    assert message == "original.pt: latents of 32 channels; allowed with --from sit: 4, as sd-vae makes them"
+    state = original("lightningdit-mu1", channels=4).state_dict()
+    message = refused(tmp_path, state, model="lightningdit-mu1", origin="lightningdit")
+    assert message == "original.pt: latents of 4 channels; allowed with --from lightningdit: 32, as va-vae makes them"
 
 
-class Surprise:
-    """What a checkpoint must not be able to make."""
+def test_one_of_our_own_files_is_not_imported_again(tmp_path):
+    """Its time would be turned back."""
+    imported(tmp_path, original("sit-mu2").state_dict())
+    with pytest.raises(UserError, match="made by selftrans, where a file that other people published is wanted"):
+        import_weights(tmp_path / "ours.safetensors", model="sit-mu2", resolution=64, origin="sit", weights="ema")
 
 
-@pytest.mark.parametrize("damage", ["objects", "truncated", "text", "folder"])
-def test_files_that_cannot_be_read(tmp_path, damage):
-    path = tmp_path / "file.pt"
-    torch.save({"ema": Surprise() if damage == "objects" else torch.ones(1000)}, path)
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "text":
-        path.write_text("not found")
-    elif damage == "folder":
-        path.unlink()
-        path.mkdir()
-    with pytest.raises(UserError, match=r"file\.pt: no checkpoint that can be read"):
-        import_weights(path, model="sit-mu2", resolution=64, origin="sit", weights="ema")
+def test_a_checkpoint_that_is_not_finite_is_not_published(tmp_path):
+    state = original("sit-mu2").state_dict()
+    state["final_layer.linear.bias"][0] = float("nan")
+    assert "final_layer.linear.bias holds NaN or infinity" in refused(tmp_path, state)
+    assert not (tmp_path / "ours.safetensors").exists()
 
 
-def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.pt: no such file"):
-        import_weights(tmp_path / "nowhere.pt", model="sit-mu2", resolution=64, origin="sit", weights="ema")
+def test_a_file_that_cannot_be_read(tmp_path):
+    """The many ways are in test_foreign.py."""
+    (tmp_path / "file.pt").mkdir()
+    with pytest.raises(UserError, match=r"file\.pt: a folder, where a file is wanted"):
+        import_weights(tmp_path / "file.pt", model="sit-mu2", resolution=64, origin="sit", weights="ema")

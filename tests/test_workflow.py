@@ -23,24 +23,11 @@ from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import load_figures
 from selftrans.samples import Samples
 from selftrans.signatures import method_names
-from workflow import REPOSITORY, SMOKE, environment, snakemake, snakemake_command
+from workflow import OTHER_METHODS, REPOSITORY, SMOKE, environment, snakemake, snakemake_command
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 TABLE = "results/methods.csv"
-TARGETS = (TABLE, "results/samplers.csv", "results/sweep.csv", "results/claims.csv", "results/INDEX.csv")
-OTHER_METHODS = ("disperse", "layersync", "sra", "vae-repa", "irepa", "haste")  # trained, not sampled
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which the toy table was made from nothing."""
-    folder = tmp_path_factory.mktemp("finished")
-    plan = smoke_plan()
-    others = [str(plan.weights(plan.run(name, 0), 10)) for name in OTHER_METHODS]
-    made = snakemake("--", *TARGETS, *others, folder=folder)
-    assert made.returncode == 0, made.stderr
-    return folder
 
 
 def test_one_of_each_kind_is_made(finished: Path) -> None:
@@ -111,11 +98,9 @@ def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_every_kind_of_figure_is_drawn_and_reported(finished: Path, tmp_path: Path) -> None:
+def test_every_kind_of_figure_is_drawn_and_reported(everything: Path, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
-    shutil.copytree(finished, folder)
-    made = snakemake("--", "results/index.html", folder=folder)
-    assert made.returncode == 0, made.stderr
+    shutil.copytree(everything, folder)
     page = (folder / "results/index.html").read_text(encoding="utf-8")
     assert "not made yet" not in page
     assert page.count("data:image/png;base64,") == len(load_figures(SMOKE))
@@ -129,24 +114,6 @@ def test_every_kind_of_figure_is_drawn_and_reported(finished: Path, tmp_path: Pa
     for name, figure in load_figures(SMOKE).items():
         for ending in ("pdf", "png", figure.data):
             assert (folder / f"results/figures/{name}.{ending}").stat().st_size
-    config = tmp_path / "config"
-    shutil.copytree(SMOKE, config)
-    entries = config / "figures.yaml"
-    entries.write_text(entries.read_text().replace("title: Lower is faster", "title: Faster is lower"))
-    planned = snakemake("-n", "--quiet", "rules", "--", "figures", folder=folder, config=config)
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE))
-    assert jobs == {"figure": "1", "figures": "1", "total": "2"}
-
-
-def test_an_edited_preset_samples_again_and_retrains_nothing(finished: Path, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    shutil.copytree(SMOKE, config)
-    scale = config / "scales/smoke.yaml"
-    scale.write_text(scale.read_text().replace("steps: 2, samples: 20", "steps: 3, samples: 20"))
-    planned = snakemake("-n", "--quiet", "rules", "--", TABLE, folder=finished, config=config)
-    assert planned.returncode == 0, planned.stderr
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE))
-    assert jobs == {"sample": "4", "evaluate": "4", "table": "1", "total": "9"}
 
 
 def test_a_new_milestone_between_two_others_retrains_nothing(finished: Path, tmp_path: Path) -> None:
@@ -263,7 +230,7 @@ def test_a_guided_run_is_trained_by_hand_past_its_stop_in_one_go(finished: Path,
 def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     run = plan.run("vanilla", 0)
-    weights, samples = plan.weights(run, 20), plan.path(Pattern.samples, run=run.id, step=20, preset="headline")
+    weights, samples = plan.weights(run, 20), plan.samples_file(run, 20, "headline")
     (prepared / weights).parent.mkdir(parents=True)
     shutil.copy(finished / weights, prepared / weights)
     for seconds in (1.0, 2.0, 3.0):

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+TARGETS = ("methods.csv", "samplers.csv", "sweep.csv", "claims.csv", "INDEX.csv")
+OTHER_METHODS = ("disperse", "layersync", "sra", "vae-repa", "irepa", "haste")  # trained, not sampled
+
 REPOSITORY = Path(__file__).parent.parent
 SMOKE = REPOSITORY / "tests" / "smoke" / "config"
 

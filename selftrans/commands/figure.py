@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write results/figures/<name>.pdf, .png, and .csv or .npz."""
     from selftrans.reporting.figures.registry import draw_figure, inputs_of
-    from selftrans.results import RESULTS, publish
+    from selftrans.reporting.results import RESULTS, publish
 
     plan = plan_of(arguments)
     for path in inputs_of(plan, arguments.name):

@@ -16,8 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Make a family's encoder of a file of published weights, whose SHA-256 is kept with it."""
+    from selftrans.artifacts import write_record
     from selftrans.encoders import Encoder
-    from selftrans.files import file_sha256, write_json
+    from selftrans.files import file_sha256
 
     plan = plan_of(arguments)
     family, keys = family_of(arguments, plan)
@@ -31,5 +32,6 @@ def run(arguments: argparse.Namespace) -> None:
     grid = encoder.vit.patch_embed.grid_size
     report = {"image_size": family.data.size, "tokens": grid[0] * grid[1], "width": encoder.width, **source}
     print(f"{keys.encoder}: {report['tokens']} tokens of width {encoder.width} for {family.data.size} px")
-    write_json(plan.path(Pattern.encoder_report, encoder=keys.encoder), report)
-    encoder.save(plan.path(Pattern.encoder, encoder=keys.encoder), source)
+    about = {"key": keys.encoder, "source": source, "made_of": {"file": source["sha256"]}}
+    write_record(plan.path(Pattern.encoder_report, encoder=keys.encoder), "report", {"key": keys.encoder, **report})
+    encoder.save(plan.path(Pattern.encoder, encoder=keys.encoder), about)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from selftrans.errors import UserError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
@@ -29,24 +31,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="ema",
         help="which of a training checkpoint; what a file with one model only is taken for (default: ema)",
     )
+    parser.add_argument(
+        "--drop",
+        action="append",
+        default=[],
+        metavar="PART",
+        help="a part of the file that only training used, such as a head, to leave out; may be given several times",
+    )
     parser.add_argument("--output", type=Path, required=True, help="weights file (.safetensors)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Import a checkpoint."""
-    from selftrans.files import save_tensors
+    from selftrans.artifacts import save_tensors
     from selftrans.weight_import import ORIGINS, import_weights
 
+    if arguments.output.exists() and arguments.output.samefile(arguments.file):
+        raise UserError(f"--output: found {arguments.output}, which is the checkpoint itself; name another file")
     tensors, header, dropped = import_weights(
         arguments.file,
         model=arguments.model,
         resolution=arguments.resolution,
         origin=arguments.origin,
         weights=arguments.weights,
+        drop=arguments.drop,
     )
     for what, why in dropped.items():
         print(f"dropped {what}: {why}")
     if ORIGINS[arguments.origin].data_at_one:
         print("turned time and velocity, so that t = 0 is data")
-    save_tensors(arguments.output, tensors, header)
+    save_tensors(arguments.output, "weights", tensors, header)
     print(f"{arguments.output}: {arguments.model}, {arguments.weights} weights, run {header['run']}")

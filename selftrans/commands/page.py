@@ -14,7 +14,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write results/index.html, and by themselves its training curves and its provenance."""
     from selftrans.files import write_text
     from selftrans.reporting.page.render import PARTS, render_page
-    from selftrans.results import PAGE, RESULTS, publish
+    from selftrans.reporting.results import PAGE, RESULTS, publish
 
     plan = plan_of(arguments)
     pages = {"index": PARTS, "training": ("curves",), "provenance": ("provenance",)}

@@ -53,7 +53,7 @@ def surroundings(plan: Plan, run: Run, begin: int, where: "torch.device") -> dic
 
     if run.needs_images:
         path = plan.path(Pattern.encoder, encoder=run.keys.encoder)
-        return {"encoder": Encoder.load(need(path)).to(where)}
+        return {"encoder": Encoder.load(need(path), {"key": run.keys.encoder}).to(where)}
     if run.teacher is None or not run.has_method_after(begin):
         return {}
     teacher = run.teacher

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-from selftrans.commands.common import add_family, family_of, plan_of, read_split
+from selftrans.commands.common import add_family, family_of, images_of, plan_of, read_split
 from selftrans.errors import UserError
 from selftrans.paths import Pattern
 
@@ -15,16 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Train a family's VAE on the training split, measure it on the test split."""
-    from selftrans.files import write_json
+    from selftrans.artifacts import write_record
     from selftrans.tokenizer import train_tokenizer
 
     plan = plan_of(arguments)
     family, keys = family_of(arguments, plan)
     recipe = family.tokenizer
-    architecture = ("block_channels", "latent_channels", "layers_per_block", "norm_groups")
+    images = images_of(plan, keys, "train")
+    about = {"key": keys.tokenizer, "made_of": {"images": images.sha256}}
+    architecture = ("block_channels", "latent_channels", "layers_per_block", "norm_groups", "middle_attention")
     training = ("steps", "batch_size", "learning_rate", "kl_weight", "l1_weight", "seed")
     tokenizer, report = train_tokenizer(
-        read_split(plan, keys, "train")[0],
+        images.all()[0],
         read_split(plan, keys, "test")[0],
         architecture={key: getattr(recipe, key) for key in architecture},
         **{key: getattr(recipe, key) for key in training},
@@ -35,5 +37,6 @@ def run(arguments: argparse.Namespace) -> None:
             f"the VAE is too bad to build on: test MSE {report.test_mse:.5f}, allowed {recipe.max_test_mse} "
             f"({plan.project.scale_file}: families.{arguments.family}.tokenizer.max_test_mse); train it longer"
         )
-    write_json(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), asdict(report))
-    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer), {"key": keys.tokenizer})
+    report_path = plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer)
+    write_record(report_path, "report", {"key": keys.tokenizer, **asdict(report)})
+    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer), about)

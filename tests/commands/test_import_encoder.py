@@ -10,10 +10,11 @@ import pytest
 import timm
 import torch
 
+from selftrans.artifacts import read_record, tensors_header
 from selftrans.commands import main
 from selftrans.data.packed import Packed, write_packed
 from selftrans.encoders import Encoder
-from selftrans.files import file_sha256, load_tensors, read_json
+from selftrans.files import file_sha256
 from selftrans.paths import Pattern
 from selftrans.tokenizer import LatentStats
 from workflow import snakemake
@@ -63,8 +64,10 @@ def test_what_it_makes_and_says(call, published, weights):
     assert (code, error) == (0, "")
     assert out == f"{path.stem}: 16 tokens of width 384 for 64 px\n"
     source = {"file": weights.name, "sha256": file_sha256(weights)}
-    assert read_json(report) == {"image_size": 64, "tokens": 16, "width": 384, **source}
-    assert load_tensors(path)[1]["source"] == source
+    made = {"kind": "report", "key": path.stem, "image_size": 64, "tokens": 16, "width": 384, **source}
+    assert read_record(report, "report", {"key": path.stem}) == made
+    expected = {"key": path.stem, "source": source, "made_of": {"file": source["sha256"]}}
+    assert tensors_header(path, "encoder", expected)["architecture"] == {"published": "dino-s", "image_size": 64}
     images = torch.randint(256, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     known = Encoder.from_published("dino-s", weights, image_size=64)
     assert torch.equal(Encoder.load(path).features(images), known.features(images))
@@ -76,12 +79,14 @@ def write_latents(plan):
     labels = torch.arange(8)
     images = torch.randint(256, (8, 3, 64, 64), generator=draws).to(torch.uint8)
     folder = plan.path(Pattern.images, data=keys.data, split="train")
-    write_packed(folder, "images", [(images, labels)], count=8, source={})
+    about = {"key": keys.data, "split": "train"}
+    write_packed(folder, "images", [(images, labels)], count=8, source={}, about=about)
     moments = torch.rand(8, 8, 16, 16, generator=draws)
-    source = {"images": Packed(folder, "images").sha256}
+    source, vae = {"images": Packed(folder, "images").sha256}, {"key": keys.tokenizer}
     latents = plan.path(Pattern.latents, tokenizer=keys.tokenizer)
-    write_packed(latents, "moments", [(moments, labels)], count=8, source=source)
-    LatentStats((0.0,) * 4, (1.0,) * 4).save(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer))
+    write_packed(latents, "moments", [(moments, labels)], count=8, source=source, about=vae)
+    stats = LatentStats((0.0,) * 4, (1.0,) * 4, **vae, latents_sha256=Packed(latents, "moments").sha256)
+    stats.save(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer))
 
 
 def test_a_row_is_aligned_with_it(call, published):
@@ -90,7 +95,8 @@ def test_a_row_is_aligned_with_it(call, published):
     write_latents(plan)
     assert call("train", "repa@2")[0] == 0
     run = plan.run("repa", 0)
-    assert load_tensors(plan.weights(run, 2))[1]["recipe"]["encoder"] == plan.keys["small"].encoder
+    recipe = tensors_header(plan.weights(run, 2), "weights")["recipe"]
+    assert recipe["encoder"] == plan.keys["small"].encoder
     (line,) = (plan.path(Pattern.work, run=run.id) / "log.jsonl").read_text().splitlines()
     assert 0 < abs(json.loads(line)["method"]) < 1  # minus a cosine
 
@@ -184,7 +190,7 @@ def test_a_copy_of_the_file_with_another_date_is_not_imported_again(published, w
     path, report = files_of(published)
     arguments = {"folder": tmp_path, "config": published.folder}
     assert snakemake("--", str(path), **arguments).returncode == 0
-    assert read_json(tmp_path / report)["sha256"] == file_sha256(weights)
+    assert read_record(tmp_path / report, "report")["sha256"] == file_sha256(weights)
     os.utime(copy)
     again = snakemake("-n", "--", str(path), **arguments)
     assert "Nothing to be done" in again.stdout + again.stderr

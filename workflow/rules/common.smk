@@ -13,7 +13,7 @@ from selftrans.loading import load_project
 from selftrans.paths import WILDCARDS, Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
-from selftrans.results import date_sources, source_of
+from selftrans.reporting.results import date_sources, source_of
 
 SETTINGS = ("scale", "seeds", "claim_seeds", "only")
 CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
@@ -67,7 +67,7 @@ def at(pattern):
 
 # A file whose path says what it is made of is never made again for a date (`ancient`): if it is there, it is right.
 # Results of a fixed name rest on a small input whose name has the hash of all that they are made of; its date is set
-# when the workflow is planned, by what the result that is there says of itself (selftrans/results.py).
+# when the workflow is planned, by what the result that is there says of itself (selftrans/reporting/results.py).
 if workflow.is_main_process:
     date_sources(PLAN)
 
@@ -205,7 +205,10 @@ def figures_with(data):
 def figure_inputs(wildcards):
     """What a figure is drawn from."""
     try:
-        return [made_of(f"figures/{wildcards.figure}"), *inputs_of(PLAN, wildcards.figure)]
+        return [
+            made_of(f"figures/{wildcards.figure}"),
+            *inputs_of(PLAN, wildcards.figure),
+        ]
     except UserError as error:
         raise WorkflowError(str(error))
 

@@ -11,7 +11,7 @@ from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.markdown import SHORT
 from selftrans.reporting.page import sections
 from selftrans.reporting.page.runtimes import origins, stages
-from selftrans.results import is_current
+from selftrans.reporting.results import is_current
 
 PARTS = ("headline", "claims", "figures", "tables", "curves", "provenance")  # in the order of the page
 
