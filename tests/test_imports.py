@@ -27,7 +27,7 @@ ORDER = [
 # Side wings: none but commands imports them, and they see only the foundation.
 WINGS = {
     "evaluation": {"errors", "seeding", "files", "config", "progress", "pixels"},
-    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "paths", "runs", "plan"},
+    "reporting": {"errors", "seeding", "files", "signatures", "records", "config", "loading", "paths", "runs", "plan"},
 }
 
 
