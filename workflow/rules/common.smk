@@ -13,12 +13,15 @@ from selftrans.loading import load_project
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
+from selftrans.scheduler import check_profile, end_jobs_on_sigterm, hold_folder
 
 SETTINGS = ("scale", "seeds", "claim_seeds", "only")
 CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
 
 try:
     settings = {key: config.get(key) for key in SETTINGS}
+    if workflow.is_main_process:
+        check_profile(sys.argv[1:], Path(workflow.basedir))
     PLAN = Plan(load_project(CONFIGURATION, **settings))
     FIGURES = figures_of(PLAN)
 except UserError as error:
@@ -45,6 +48,19 @@ def prepend(variable, folder):
 prepend("PATH", Path(sys.executable).parent)
 prepend("PYTHONPATH", workflow.basedir)
 os.environ.update(SELFTRANS_CONFIG=str(CONFIGURATION), SELFTRANS_SCALE=config["scale"])
+
+# A job is one command, which takes the place of its shell: SIGTERM reaches it.
+shell.prefix("exec ")
+
+
+# Before the first job of a run that is no rehearsal.
+onstart:
+    try:
+        hold_folder()
+    except UserError as error:
+        raise WorkflowError(str(error))
+    end_jobs_on_sigterm()
+
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
 if sys.stderr.isatty():
