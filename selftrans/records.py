@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from selftrans.errors import UserError
+from selftrans.files import require_regular
 
 
 class Record(BaseModel):
@@ -62,10 +63,9 @@ _Loader.add_constructor("tag:yaml.org,2002:seq", _tuple)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping of names. Raises UserError if the file is missing, malformed or something else."""
+    require_regular(path)
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text: {error}") from error
     except yaml.MarkedYAMLError as error:

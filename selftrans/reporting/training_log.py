@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from selftrans.errors import UserError
+from selftrans.files import require_regular
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.runs import Run
@@ -25,7 +26,10 @@ def read_log(path: Path) -> pd.DataFrame:
     NaN where a line has no such number. No lines if there is no file; what a killed or living trainer left of a last
     line is not looked at. Raises UserError at a damaged line.
     """
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    text = ""
+    if path.exists():
+        require_regular(path)
+        text = path.read_text(encoding="utf-8", errors="replace")
     whole = text.split("\n")[:-1]
     lines = [_values(path, number, line) for number, line in enumerate(whole, start=1)]
     return pd.DataFrame(lines, columns=["step", *MEASURED]).astype({"step": int})
