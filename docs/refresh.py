@@ -8,7 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
-from selftrans.files import write_text
+from selftrans.files import atomic_path, write_text
 from selftrans.reporting.claims_markdown import summary
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.markdown import to_text
@@ -32,7 +32,8 @@ def main() -> None:
     for scale, name in re.findall(r"docs/pictures/([a-z0-9-]+)_(\w+)\.png", readme):
         picture = RESULTS / "figures" / f"{name}.png"
         if picture.exists():
-            shutil.copyfile(picture, ROOT / "docs" / "pictures" / f"{scale}_{name}.png")
+            with atomic_path(ROOT / "docs" / "pictures" / f"{scale}_{name}.png") as part:
+                shutil.copyfile(picture, part)
 
 
 def short(name: str) -> str:
