@@ -454,7 +454,9 @@ def test_an_input_is_never_replaced(inputs, tmp_path, capsys, option, name, link
 
 
 def test_nothing_inside_a_folder_of_samples_is_replaced(classifier, npz, tmp_path, capsys):
-    write_packed(tmp_path / "packed", "images", [(draw(20, seed=1), torch.arange(20) % 10)], count=20, source={}, about={})
+    write_packed(
+        tmp_path / "packed", "images", [(draw(20, seed=1), torch.arange(20) % 10)], count=20, source={}, about={}
+    )
     before = {path: path.read_bytes() for path in (tmp_path / "packed").iterdir()}
     (tmp_path / "link").symlink_to(tmp_path / "packed")
     files = ["--samples", tmp_path / "packed", "--reference", npz("real", draw(20, seed=2))]
