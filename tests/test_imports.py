@@ -28,17 +28,8 @@ ORDER = [
 WINGS = {
     "evaluation": {"errors", "seeding", "files", "artifacts", "config", "progress", "pixels", "strict"},
     "reporting": {
-        "errors",
-        "seeding",
-        "files",
-        "artifacts",
-        "logs",
-        "signatures",
-        "records",
-        "config",
-        "paths",
-        "runs",
-        "plan",
+        *("errors", "seeding", "files", "artifacts", "logs", "signatures", "records", "config", "loading", "paths"),
+        *("runs", "plan"),
     },
 }
 
