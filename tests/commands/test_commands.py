@@ -9,12 +9,12 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
-from selftrans.results import RESULTS, publish
 from toy import write_metrics, write_report
 
 import selftrans
 from selftrans.commands import VERBS, main
 from selftrans.paths import Pattern
+from selftrans.reporting.results import RESULTS, publish
 
 ROOT = Path(__file__).parents[2]
 
