@@ -14,8 +14,11 @@ from selftrans.paths import WILDCARDS, Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 from selftrans.reporting.results import date_sources, source_of
+from selftrans.scheduler import check_profile, end_jobs_on_sigterm, hold_folder
 
 try:
+    if workflow.is_main_process:
+        check_profile(sys.argv[1:], Path(workflow.basedir))
     asked = check_asked(config)
     CONFIGURATION = Path(asked.pop("folder", f"{workflow.basedir}/config"))
     PLAN = Plan(load_project(CONFIGURATION, **asked))
@@ -50,6 +53,19 @@ prepend("PYTHONPATH", workflow.basedir)
 os.environ.update(
     SELFTRANS_CONFIG=str(CONFIGURATION), SELFTRANS_SCALE=str(PLAN.project.scale_file)
 )
+
+# A job is one command, which takes the place of its shell: SIGTERM reaches it.
+shell.prefix("exec ")
+
+
+# Before the first job of a run that is no rehearsal.
+onstart:
+    try:
+        hold_folder()
+    except UserError as error:
+        raise WorkflowError(str(error))
+    end_jobs_on_sigterm()
+
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
 if sys.stderr.isatty():
