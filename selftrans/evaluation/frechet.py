@@ -22,7 +22,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Dowson and Landau (1982); FID is this of pooled features (Heusel et al., 2017), sFID of spatial ones
     (Nash et al., 2021). Right to 1e-8 of |μa - μb|² + tr Sa + tr Sb, and mostly to rounding, for singular covariances
-    too, where the usual square root of the product is not. Not clipped: equal sets may give -1e-10.
+    too, where the usual square root of the product is not; to 1e-6 where one spectrum falls below a set's rounding,
+    1e-12 of the largest variance, without being 0, and the other does not. Not clipped: equal sets may give -1e-10.
 
     Warns about a set with fewer rows than dimensions (its distance is biased upwards) and about one
     without variance. Raises ValueError if the dimensions differ or a covariance has negative eigenvalues
