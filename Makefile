@@ -13,10 +13,15 @@ SNAKEMAKE ?= $(VENV)/bin/snakemake
 RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 # What a call changes: make results/table5.csv CONFIG="seeds=4"
 CONFIG ?=
+# For the shell: a text as one word, and each word of a text. Neither make nor the shell expands what a call sets.
+quoted = '$(subst ','\'',$(1))'
+each_quoted = $(foreach word,$(1),$(call quoted,$(word)))
+SETTINGS := $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
 # The same as options of a verb.
-OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(CONFIG))))
-SHOWN := $(OPTIONS)
-OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(CORES)))
+OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(value CONFIG))))
+SHOWN := $(call each_quoted,$(OPTIONS))
+OPTIONS := $(call each_quoted,$(OPTIONS) $(patsubst %,--cores=%,$(filter-out all,$(value CORES))))
+unexport CONFIG CORES TARGETS
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -41,23 +46,24 @@ $(READY): pyproject.toml requirements.lock
 # How long it takes is said first.
 results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
-	@case $@ in results/INDEX.csv|*.html) ;; \
-	  results/*.csv|results/figures/*) $(RUN) -m selftrans plan $(basename $*) --brief $(OPTIONS);; esac
-	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $@
-	@case $@ in results/INDEX.csv|results/figures/*|*.html) ;; results/*.csv) $(RUN) -m selftrans show $(SHOWN) $@;; esac
+	@case $(call quoted,$@) in results/INDEX.csv|*.html) ;; \
+	  results/*.csv|results/figures/*) $(RUN) -m selftrans plan $(call quoted,$(basename $*)) --brief $(OPTIONS);; esac
+	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- $(call quoted,$@)
+	@case $(call quoted,$@) in results/INDEX.csv|results/figures/*|*.html) ;; \
+	  results/*.csv) $(RUN) -m selftrans show $(SHOWN) $(call quoted,$@);; esac
 
 figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
 	@$(RUN) -m selftrans plan figures --brief $(OPTIONS)
-	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- figures
+	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- figures
 
 # Snakemake's report is about targets that are there: make report TARGETS=results/table5.csv
 TARGETS ?= results/index.html
 report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
-	@$(if $(filter results/index.html,$(TARGETS)),$(RUN) -m selftrans plan --brief $(OPTIONS))
-	@$(SNAKEMAKE) --cores $(CORES) --quiet rules host $(if $(CONFIG),--config $(CONFIG)) -- $(TARGETS)
-	@$(SNAKEMAKE) --quiet all --report results/report.html $(if $(CONFIG),--config $(CONFIG)) -- $(TARGETS)
+	@$(if $(filter results/index.html,$(value TARGETS)),$(RUN) -m selftrans plan --brief $(OPTIONS))
+	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- $(call each_quoted,$(value TARGETS))
+	@$(SNAKEMAKE) --quiet all --report results/report.html $(SETTINGS) -- $(call each_quoted,$(value TARGETS))
 	@echo "results/report.html"
 
 test: $(READY)

@@ -185,7 +185,7 @@ def trainer_of(run: Run, options: argparse.Namespace, stopped: bool) -> Trainer:
     context = {} if stopped else surroundings(run, options)
     trainer = Trainer(run, dataset, context, torch.device(options.device))
     if stopped:
-        trainer.load(trainer.state() | {"step": run.recipe["stop"]})
+        trainer.load(run.recipe["stop"], trainer.state(), trainer.made_of)
     return trainer
 
 
@@ -194,12 +194,13 @@ def random_dataset(run: Run, folder: Path) -> LatentDataset:
     sizes, data, count = run.backbone, run.family.data, 4 * run.family.batch_size
     labels = torch.arange(count) % data.classes
     images = torch.randint(256, (count, 3, data.size, data.size)).to(torch.uint8)
-    write_packed(folder / "images", "images", [(images, labels)], count=count, source={})
+    write_packed(folder / "images", "images", [(images, labels)], count=count, source={}, about={})
     moments = torch.rand(count, 2 * sizes["channels"], sizes["input_size"], sizes["input_size"])
-    source = {"images": Packed(folder / "images", "images").sha256}
-    write_packed(folder / "latents", "moments", [(moments, labels)], count=count, source=source)
+    packed = Packed(folder / "images", "images")
+    source = {"images": packed.sha256}
+    write_packed(folder / "latents", "moments", [(moments, labels)], count=count, source=source, about={})
     stats = LatentStats((0.0,) * sizes["channels"], (1.0,) * sizes["channels"])
-    return LatentDataset(folder / "latents", folder / "images" if run.needs_images else None, stats)
+    return LatentDataset(Packed(folder / "latents", "moments"), packed if run.needs_images else None, stats)
 
 
 def surroundings(run: Run, options: argparse.Namespace) -> dict[str, Any]:
@@ -211,7 +212,7 @@ def surroundings(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     layer = run.teacher.layer
     teacher = build_backbone(**run.backbone, blocks=layer)
     teacher.initialise(torch.Generator().manual_seed(0))
-    return {"teacher": FrozenTeacher(teacher.to(options.device), layer, {})}
+    return {"teacher": FrozenTeacher(teacher.to(options.device), layer, {"sha256": "random"})}
 
 
 def random_encoder(run: Run, options: argparse.Namespace) -> Encoder:

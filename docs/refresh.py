@@ -8,10 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
-
 from selftrans.files import write_text
 from selftrans.reporting.claims_markdown import summary
+from selftrans.reporting.csv import read_csv
 from selftrans.reporting.markdown import to_text
 
 ROOT = Path(__file__).parent.parent
@@ -23,7 +22,7 @@ def main() -> None:
     for path in sorted(RESULTS.glob("*.csv")):
         text = path.with_suffix(".md")
         if text.exists():
-            scale = pd.read_csv(path)["scale"].iloc[0]
+            scale = read_csv(path)["scale"].iloc[0]
             write_text(ROOT / "docs" / "tables" / f"{scale}_{path.stem}.md", text.read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = re.sub(
@@ -38,7 +37,7 @@ def main() -> None:
 
 def short(name: str) -> str:
     """A table as the terminal shows it, or the claims' verdicts in a sentence."""
-    frame = pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes()
+    frame = read_csv(RESULTS / f"{name}.csv")
     return summary(frame) if name == "claims" else to_text(frame)
 
 

@@ -7,6 +7,7 @@ of the header itself. Whoever reads a file says what it must be: a truncated, al
 is a whole one of another kind, run, step or seed under the right name.
 """
 
+import errno
 import hashlib
 import json
 import struct
@@ -42,7 +43,7 @@ def refuse_damage(path: Path, remedy: str = AGAIN) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is not None:
+        if error.errno not in (None, errno.EINVAL):  # which is said of a place before the file's beginning
             raise
         raise _damaged(path, error, remedy) from error
     except DAMAGE as error:
@@ -240,7 +241,7 @@ def save_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray | Stream]
     with atomic_path(path) as part, zipfile.ZipFile(part, "w") as archive:
         for name in sorted(arrays):
             stream = Stream.of(arrays[name])
-            _begin(digest, name, stream.dtype, stream.shape)
+            begin_array(digest, name, stream.dtype, stream.shape)
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
                 layout = {"descr": stream.dtype.str, "fortran_order": False, "shape": stream.shape}
                 np.lib.format.write_array_header_1_0(file, layout)
@@ -272,7 +273,7 @@ def load_arrays(
     with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in sorted(file.files) if name != "header"}
     for name, array in arrays.items():
-        _begin(digest, name, array.dtype, array.shape)
+        begin_array(digest, name, array.dtype, array.shape)
         digest.update(np.ascontiguousarray(array).tobytes())
     if digest.hexdigest() != header.get("sha256"):
         raise UserError(f"{path}: altered after it was written (its SHA-256 is another); {remedy}")
@@ -289,5 +290,6 @@ def arrays_header(
     return check_header(path, header, kind, expected, remedy)
 
 
-def _begin(digest: "hashlib._Hash", name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+def begin_array(digest: "hashlib._Hash", name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Add to the hash of arrays what comes before the bytes of each, which come in the order of the names."""
     digest.update(f"{name}:{dtype.str}:{tuple(shape)};".encode())

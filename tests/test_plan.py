@@ -1,6 +1,7 @@
 """What the paper ran is what the plan holds; references lead where they say."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,8 @@ def test_every_row_of_every_table_resolves(shipped, scale):
         assert len(set(metrics)) == len(metrics)
         for path, row in zip(metrics[: 2 * len(table.trained) : 2], table.trained, strict=True):
             run, step = plan.milestone(row.run, seed=0)
-            assert path.name == f"{run.id}.step-{step}.{row.preset or table.preset}.json"
+            preset = run.preset_key(row.preset or table.preset)
+            assert path.name == f"{run.id}.step-{step}.{preset}.{run.keys.extractor}.json"
             assert step in run.milestones
 
 
@@ -151,7 +153,47 @@ def test_paths_say_what_they_hold(configuration):
     assert plan.teacher_file(run.teacher) == Path(
         f"results/tiny/teachers/{aligned.id}.step-40.ema.layers-4.safetensors"
     )
-    assert plan.metrics("guided@8", 0, "headline") == Path(f"results/tiny/metrics/{run.id}.step-80.headline.json")
+    preset, extractor = run.preset_key("headline"), run.keys.extractor
+    assert re.fullmatch(r"headline-[0-9a-f]{8}", preset)
+    metrics = Path(f"results/tiny/metrics/{run.id}.step-80.{preset}.{extractor}.json")
+    assert plan.metrics("guided@8", 0, "headline") == plan.metrics_file(run, 80, "headline") == metrics
+    assert plan.samples_file(run, 80, "headline") == Path(f"results/tiny/samples/{run.id}.step-80.{preset}.npz")
+
+
+@pytest.mark.parametrize(("field", "value"), [("steps", 3), ("samples", 9), ("cfg_scale", 2.0), ("labels", "uniform")])
+def test_an_edited_preset_has_other_samples_and_metrics_and_putting_it_back_the_same(configuration, field, value):
+    def files(preset):
+        plan = configuration.plan()
+        run = plan.run("plain", 0)
+        return plan.samples_file(run, 80, preset), plan.metrics_file(run, 80, preset)
+
+    preset = configuration.family["presets"]["headline"]
+    configuration.family["presets"]["other"] = dict(preset)
+    before, other = files("headline"), files("other")
+    configuration.family["presets"]["headline"] = preset | {field: value}
+    assert not set(files("headline")) & set(before)
+    assert files("other") == other
+    configuration.family["presets"]["headline"] = preset
+    assert files("headline") == before
+
+
+def test_how_the_work_is_shared_is_no_part_of_a_presets_key(configuration):
+    configuration.family["presets"]["headline"]["batch_size"] = 2
+    before = configuration.plan().run("plain", 0).preset_key("headline")
+    configuration.family["presets"]["headline"]["shards"] = 4
+    run = configuration.plan().run("plain", 0)
+    assert run.preset_key("headline") == before
+    assert run.preset_named(before) == "headline"
+    assert run.preset_named("headline-00000000") == ""
+
+
+def test_another_extractor_has_other_metrics_of_the_same_samples(configuration):
+    before = configuration.plan()
+    configuration.family["extractor"]["steps"] = 6
+    after = configuration.plan()
+    one, other = before.run("plain", 0), after.run("plain", 0)
+    assert before.samples_file(one, 80, "headline") == after.samples_file(other, 80, "headline")
+    assert before.metrics_file(one, 80, "headline") != after.metrics_file(other, 80, "headline")
 
 
 def test_a_table_rests_on_vae_and_extractor_and_on_the_encoder_if_a_teacher_has_one(with_repa):
@@ -263,5 +305,8 @@ def test_a_table_needs_its_rows_what_they_are_compared_with_and_the_second_sampl
     plan = configuration.plan(only="plain", seeds=2)
     names = [path.name for path in plan.metrics_of(plan.project.tables["main"])]
     runs = {(name, seed): plan.run(name, seed).id for name in ("plain", "guided") for seed in range(2)}
-    headline = [f"{runs[name, seed]}.step-80.headline.json" for name in ("plain", "guided") for seed in range(2)]
-    assert names == [*headline, f"{runs['plain', 0]}.step-80.second.json"]
+    run = plan.run("plain", 0)
+    keys = map(run.preset_key, ("headline", "second"))
+    headline, second = (f"step-80.{key}.{run.keys.extractor}.json" for key in keys)
+    expected = [f"{runs[name, seed]}.{headline}" for name in ("plain", "guided") for seed in range(2)]
+    assert names == [*expected, f"{runs['plain', 0]}.{second}"]

@@ -45,8 +45,9 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
 
 
 def pack(folder: Path) -> None:
+    about = {"key": smoke_plan().run("vanilla", 0).keys.data, "split": "test"}
     images = torch.randint(256, (120, 3, 32, 32), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
-    write_packed(folder, "images", [(images, torch.arange(120) % 10)], count=120, source={})
+    write_packed(folder, "images", [(images, torch.arange(120) % 10)], count=120, source={}, about=about)
 
 
 @pytest.fixture
@@ -269,12 +270,13 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) 
     plan = smoke_plan()
     vanilla, aligned, guided = (plan.run(name, 0) for name in ("vanilla", "aligned", "guided"))
     keys = vanilla.keys
+    vae = {"key": keys.tokenizer}
     pack(plan.path(Pattern.images, data=keys.data, split="test"))
-    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer))
-    LatentStats((0.1,) * 4, (2.0,) * 4).save(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer))
+    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=keys.tokenizer), vae)
+    LatentStats((0.1,) * 4, (2.0,) * 4, **vae).save(plan.path(Pattern.latent_stats, tokenizer=keys.tokenizer))
     for seed, run in enumerate((vanilla, aligned)):
         backbone = random_backbone(seed, depth=12)
-        save_weights(plan.weights(run, 10), backbone, run, 10, "ema")
+        save_weights(plan.weights(run, 10), backbone, run, 10, "ema", {"latents": "0"})
     freeze_teacher(plan.weights(aligned, 10), 8, plan.teacher_file(guided.teacher))
     return plan
 

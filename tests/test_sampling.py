@@ -254,6 +254,7 @@ def model() -> ImageModel:
     return ImageModel(gentle_backbone(), tokenizer, LatentStats((0.0,) * 4, (1.0,) * 4), {})
 
 
+MADE_OF = {"run": "toy-s1-01234567", "step": 10, "seed": 1}
 SHARED = Preset(sampler="euler_maruyama_sde", steps=3, samples=22, batch_size=4, cfg_scale=2.0)
 
 
@@ -266,13 +267,13 @@ def drawn(model, folder, *shards) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory) -> torch.Tensor:
-    return drawn(model, BatchFolder(tmp_path_factory.mktemp("whole")), (1, 1))
+    return drawn(model, BatchFolder(tmp_path_factory.mktemp("whole"), MADE_OF), (1, 1))
 
 
 def test_an_image_is_the_same_in_any_shard(model, whole, tmp_path) -> None:
     assert whole.shape == (22, 3, 16, 16)
     assert whole.float().std() > 1
-    assert torch.equal(drawn(model, BatchFolder(tmp_path), (3, 3), (1, 3), (2, 3)), whole)
+    assert torch.equal(drawn(model, BatchFolder(tmp_path, MADE_OF), (3, 3), (1, 3), (2, 3)), whole)
 
 
 def test_an_image_is_the_same_alone(model, whole) -> None:
@@ -283,19 +284,19 @@ def test_an_image_is_the_same_alone(model, whole) -> None:
 
 def test_only_what_is_missing_is_drawn(model, whole, tmp_path) -> None:
     """What a killed job leaves: some batches, and perhaps the beginning of a file, under another name."""
-    folder = BatchFolder(tmp_path)
+    folder = BatchFolder(tmp_path, MADE_OF)
     drawn(model, folder, (1, 1))
-    (tmp_path / "batch-00002.npy").unlink()
-    (tmp_path / ".batch-00002.npy.host.1.part").write_bytes(b"\x93NUMPY")
+    (tmp_path / "batch-00002.npz").unlink()
+    (tmp_path / ".batch-00002.npz.host.1.part").write_bytes(b"PK\3\4")
     with calls_of(model.backbone) as calls:
         assert torch.equal(drawn(model, folder, (1, 1)), whole)
     assert len(calls) == SHARED.steps
 
 
 def test_a_damaged_batch_is_named(model, tmp_path) -> None:
-    folder = BatchFolder(tmp_path)
+    folder = BatchFolder(tmp_path, MADE_OF)
     folder.save(0, torch.zeros(4, 3, 16, 16, dtype=torch.uint8))
-    path = tmp_path / "batch-00000.npy"
+    path = tmp_path / "batch-00000.npz"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=r"batch-00000\.npy: gone or damaged .* delete it"):
+    with pytest.raises(UserError, match=r"batch-00000\.npz: truncated or damaged .* delete it"):
         folder.load(0)

@@ -25,14 +25,14 @@ def backbone() -> Backbone:
 
 @pytest.fixture
 def teacher_file(backbone: Backbone, tmp_path: Path) -> Path:
-    save_weights(tmp_path / "weights.safetensors", backbone, smoke_run("aligned"), 10, "ema")
+    save_weights(tmp_path / "weights.safetensors", backbone, smoke_run("aligned"), 10, "ema", {"latents": "0"})
     freeze_teacher(tmp_path / "weights.safetensors", 8, tmp_path / "teacher.safetensors")
     return tmp_path / "teacher.safetensors"
 
 
 def expected(**changed: object) -> dict[str, object]:
     run = smoke_run("aligned")
-    known = {"run": run.id, "step": 10, "weights": "ema", "layer": 8, "backbone": run.backbone}
+    known = {"run": run.id, "step": 10, "seed": 0, "weights": "ema", "layer": 8, "backbone": run.backbone}
     return known | changed
 
 
@@ -60,7 +60,7 @@ def test_the_file_holds_nothing_after_the_guiding_layer_and_is_read_only(teacher
     assert {name.split(".")[1] for name in names if name.startswith("blocks")} == set("01234567")
     assert not any(name.startswith("final_layer") for name in names)
     assert not teacher_file.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
-    assert {"run", "step", "weights", "layer", "cut_from", "sha256"} <= teacher.header.keys()
+    assert {"run", "step", "seed", "weights", "layer", "made_of", "cut_from", "sha256"} <= teacher.header.keys()
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,7 @@ def test_the_file_holds_nothing_after_the_guiding_layer_and_is_read_only(teacher
     [
         {"run": "aligned-s0-00000000"},
         {"step": 20},
+        {"seed": 1},
         {"weights": "online"},
         {"layer": 6},
         {"backbone": {**smoke_run("aligned").backbone, "width": 32}},
@@ -75,8 +76,19 @@ def test_the_file_holds_nothing_after_the_guiding_layer_and_is_read_only(teacher
 )
 def test_another_teacher_than_the_row_names_is_refused(teacher_file: Path, changed: dict[str, object]) -> None:
     (key,) = changed
-    with pytest.raises(UserError, match=f"not the teacher that the row names: {key}"):
+    with pytest.raises(UserError, match=f"not the teacher asked for: its {key} is "):
         FrozenTeacher.load(teacher_file, expected(**changed))
+
+
+@pytest.mark.parametrize(("key", "other"), [("run", "vanilla-s0-00000000"), ("step", 20), ("weights", "online")])
+def test_other_weights_than_asked_for_are_not_frozen(
+    teacher_file: Path, tmp_path: Path, key: str, other: object
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    assert teacher_file.exists()
+    with pytest.raises(UserError, match=f"not the weights asked for: its {key} is "):
+        freeze_teacher(weights, 8, tmp_path / "other.safetensors", {key: other})
+    assert not (tmp_path / "other.safetensors").exists()
 
 
 def test_an_altered_teacher_is_refused(teacher_file: Path) -> None:
@@ -89,5 +101,5 @@ def test_an_altered_teacher_is_refused(teacher_file: Path) -> None:
 
 
 def test_only_weights_can_be_frozen(teacher_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds 'teacher', not weights"):
+    with pytest.raises(UserError, match=r"teacher\.safetensors: teacher, where weights is wanted"):
         freeze_teacher(teacher_file, 4, tmp_path / "second.safetensors")

@@ -11,12 +11,12 @@ import torch
 from torch.nn.utils import get_total_norm
 from toy import random_backbone, smoke_run, toy_dataset
 
+from selftrans.artifacts import load_tensors
 from selftrans.checkpoint import load_backbone, load_state, step_to_go_on_from
 from selftrans.data.latents import LatentDataset
 from selftrans.errors import UserError
-from selftrans.files import load_tensors
 from selftrans.teacher import FrozenTeacher
-from selftrans.trainer import Trainer, train
+from selftrans.trainer import STATE, Trainer, train
 
 CPU = torch.device("cpu")
 
@@ -41,7 +41,7 @@ def trainer_of(name: str, dataset: LatentDataset, **model: bool) -> Trainer:
     context = {}
     if run.teacher is not None:
         sizes = {key: value for key, value in run.backbone.items() if key != "backbone"}
-        context["teacher"] = FrozenTeacher(random_backbone(**(sizes | {"blocks": 8})), 8, {})
+        context["teacher"] = FrozenTeacher(random_backbone(**(sizes | {"blocks": 8})), 8, {"sha256": "0"})
     return Trainer(run, dataset, context, CPU)
 
 
@@ -50,7 +50,7 @@ def weights_in(folder: Path):
 
 
 def same_tensors(one: Path, other: Path) -> bool:
-    first, second = load_tensors(one)[0], load_tensors(other)[0]
+    first, second = load_tensors(one, "weights")[0], load_tensors(other, "weights")[0]
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -59,9 +59,9 @@ def test_interrupted_at_any_step_ends_in_the_same_weights(name: str, dataset: La
     train(trainer_of(name, dataset), 20, tmp_path / "whole", weights_in(tmp_path / "whole"))
     for step in (3, 9, 10, 11):  # around the stop of the guided run
         trainer = trainer_of(name, dataset)
-        state = load_state(tmp_path / "parts" / "state.pt", trainer.run)
+        state = load_state(tmp_path / "parts" / STATE, trainer.run, trainer.made_of)
         if state is not None:
-            trainer.load(state)
+            trainer.load(*state)
         original = trainer.train_step
 
         def stop_after(step: int = step, trainer: Trainer = trainer, original=original) -> None:
@@ -73,7 +73,7 @@ def test_interrupted_at_any_step_ends_in_the_same_weights(name: str, dataset: La
         with pytest.raises(SystemExit) as ended:
             train(trainer, 20, tmp_path / "parts", weights_in(tmp_path / "parts"))
         assert ended.value.code == 128 + signal.SIGTERM
-        assert load_state(tmp_path / "parts" / "state.pt", trainer.run)["step"] == step
+        assert load_state(tmp_path / "parts" / STATE, trainer.run, trainer.made_of).step == step
     train(trainer_of(name, dataset), 20, tmp_path / "parts", weights_in(tmp_path / "parts"))
     for kind in ("ema", "online"):
         for step in (10, 20):
@@ -155,7 +155,7 @@ def test_rows_of_a_seed_share_all_that_the_method_does_not_touch(dataset: Latent
 def test_the_log_has_each_step_once(dataset: LatentDataset, tmp_path: Path) -> None:
     work = tmp_path / "work"
     train(trainer_of("vanilla", dataset), 40, work, weights_in(tmp_path))
-    (work / "state.pt").unlink()
+    (work / STATE).unlink()
     train(trainer_of("vanilla", dataset), 40, work, weights_in(tmp_path))
     lines = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20, 40]
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_state(
     dataset: LatentDataset, tmp_path: Path
 ) -> None:
     train(trainer_of("vanilla", dataset), 10, tmp_path / "work", weights_in(tmp_path))
-    good = (tmp_path / "work" / "state.pt").read_bytes()
+    good = (tmp_path / "work" / STATE).read_bytes()
     trainer = trainer_of("vanilla", dataset)
     original = trainer.train_step
 
@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_state(
     trainer.train_step = poison
     with pytest.raises(UserError, match=r"not finite at step 14: diffusion nan, method 0.*good state is kept"):
         train(trainer, 20, tmp_path / "work", weights_in(tmp_path))
-    assert (tmp_path / "work" / "state.pt").read_bytes() == good
+    assert (tmp_path / "work" / STATE).read_bytes() == good
     assert not (tmp_path / "20.ema.safetensors").exists()
 
 
@@ -213,11 +213,11 @@ def test_weights_say_what_they_are(dataset: LatentDataset, tmp_path: Path) -> No
 
 def test_the_state_of_another_recipe_or_a_damaged_one_is_refused(dataset: LatentDataset, tmp_path: Path) -> None:
     train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
-    with pytest.raises(UserError, match="the state of another recipe"):
+    with pytest.raises(UserError, match=r"state\.safetensors: not the state asked for: its run is .* this run anew"):
         train(trainer_of("aligned", dataset), 10, tmp_path, weights_in(tmp_path))
-    content = (tmp_path / "state.pt").read_bytes()
-    (tmp_path / "state.pt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"state\.pt: truncated or damaged"):
+    content = (tmp_path / STATE).read_bytes()
+    (tmp_path / STATE).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"state\.safetensors: truncated or damaged"):
         train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
 
 
@@ -225,12 +225,12 @@ def test_a_damaged_line_of_the_log_is_named(dataset: LatentDataset, tmp_path: Pa
     train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
     log = tmp_path / "log.jsonl"
     log.write_text("half a li\n" + log.read_text())
-    with pytest.raises(UserError, match=r"log\.jsonl: a damaged line, 'half a li"):
+    with pytest.raises(UserError, match=r"log\.jsonl: line 1: found b'half a li', which is no line of a log; delete"):
         train(trainer_of("vanilla", dataset), 20, tmp_path, weights_in(tmp_path))
 
 
 def test_where_a_run_goes_on_is_known_without_it(dataset: LatentDataset, tmp_path: Path) -> None:
-    path, run = tmp_path / "state.pt", smoke_run("vanilla")
+    path, run = tmp_path / STATE, smoke_run("vanilla")
     assert step_to_go_on_from(path, run, until=20) == 0
     train(trainer_of("vanilla", dataset), 10, tmp_path, weights_in(tmp_path))
     assert [step_to_go_on_from(path, run, until) for until in (5, 10, 20)] == [0, 10, 10]

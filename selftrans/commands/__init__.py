@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from selftrans import __version__
-from selftrans.errors import UserError
+from selftrans.errors import UserError, system_error
 from selftrans.malloc import keep_freed_memory
 
 VERBS = {
@@ -57,6 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed.run(parsed)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno is None:
+            raise
+        print(f"error: {system_error(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -12,10 +12,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/claims.csv, and the same as .md, .tex and .html."""
-    from selftrans.files import atomic_path, write_text
+    from selftrans.files import write_text
     from selftrans.reporting.claims import build_claims
     from selftrans.reporting.claims_latex import claims_to_latex
     from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
+    from selftrans.reporting.csv import write_csv
     from selftrans.reporting.page.render import render_claims
     from selftrans.reporting.results import RESULTS, publish
 
@@ -24,8 +25,7 @@ def run(arguments: argparse.Namespace) -> None:
     csv, markdown, latex, page = (RESULTS / f"claims.{ending}" for ending in ("csv", "md", "tex", "html"))
     write_text(markdown, claims_to_markdown(plan, frame))
     write_text(latex, claims_to_latex(plan, frame))
-    with atomic_path(csv) as part:
-        frame.to_csv(part, index=False)
+    write_csv(csv, frame)
     write_text(page, render_claims(plan, frame))
     publish(plan, "claims", [csv, markdown, latex, page])
     print(claims_to_text(frame))

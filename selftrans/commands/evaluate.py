@@ -3,7 +3,10 @@ that anybody made, with --samples and --reference, they are FID and its kin.
 """
 
 import argparse
+import json
+import os
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +16,10 @@ from selftrans.paths import Pattern
 
 if TYPE_CHECKING:
     from selftrans.evaluation.extractors import Extractor
-    from selftrans.evaluation.images import ImageSet
     from selftrans.evaluation.result import Result
-    from selftrans.evaluation.statistics import Statistics
+    from selftrans.evaluation.statistics import Source, Statistics
+    from selftrans.plan import Plan
+    from selftrans.runs import Run
 
 # The options of one use only, with their defaults.
 RUN = {"seed": 0, "expect": None, "preset": "headline"}
@@ -29,6 +33,11 @@ FILES = {
     "save_statistics": None,
 }
 
+MANIFEST_BYTES = 1 << 24  # more than any of ours has
+
+# What to do about a file that is no extractor.
+EXTRACTOR = "--extractor takes inception, or a file that selftrans train-extractor wrote"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
@@ -41,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--preset", help="sampling preset of the scale (default: headline)")
     files = parser.add_argument_group(
         "files",
-        "PATH is an npz with arr_0 (N, H, W, 3) uint8, a folder of PNG or JPEG, packed images, or statistics",
+        "PATH is an npz with arr_0 (N, H, W, 3) uint8, a folder or zip of PNG or JPEG, packed images, or statistics",
         argument_default=argparse.SUPPRESS,
     )
     files.add_argument("--samples", type=Path, metavar="PATH", help="what is measured")
@@ -80,102 +89,126 @@ def option(name: str) -> str:
 
 def evaluate_run(arguments: argparse.Namespace) -> None:
     """The metrics of a run's samples, against the training images of its family."""
-    from selftrans.artifacts import arrays_header, write_record
+    from selftrans.artifacts import AGAIN, arrays_header, write_record
     from selftrans.evaluation.extractors import Extractor
-    from selftrans.evaluation.statistics import statistics_of
+    from selftrans.evaluation.statistics import Source, Statistics
+    from selftrans.provenance import provenance
 
     plan = plan_of(arguments)
     run, step = milestone_of(arguments, plan)
-    if arguments.preset not in run.family.presets:
-        raise UserError(f"--preset: found {arguments.preset!r}; allowed: {', '.join(run.family.presets)}")
-    path = need(plan.samples_file(run, step, arguments.preset))
-    arrays_header(path, "samples", {"file": path.name})
-    extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=run.keys.extractor)))
-    against = need(plan.path(Pattern.reference, extractor=run.keys.extractor))
-    reference, samples = (statistics_of(found, extractor, open_images) for found in (against, path))
-    result = measure(samples, reference, str(path))
-    about = {**provenance_of(path), **open_images(path).header}
-    metrics = plan.metrics_file(run, step, arguments.preset)
-    of = {
-        "file": metrics.name,
-        "run": run.id,
-        "step": step,
-        "seed": run.seed,
-        "preset": run.preset_key(arguments.preset),
-    }
-    write_record(metrics, "metrics", {**of, **result.to_dict(), "about": about})
+    samples_file, metrics_file, about = files_of(plan, run, step, arguments.preset)
+    header = arrays_header(need(samples_file), "samples", about)
+    expected = {"key": run.keys.extractor}
+    extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=run.keys.extractor)), expected)
+    extractor.network.to(device())
+    reference_file = need(plan.path(Pattern.reference, extractor=run.keys.extractor))
+    reference = Statistics.load(reference_file, expected, AGAIN)
+    samples = Source.open(samples_file).statistics(extractor)
+    result = measure(samples, reference, str(samples_file))
     print(f"{run.label} step {step}: Fréchet distance {result.frechet:.2f} ({extractor.name})")
+    for line in result.reasons():
+        print(line)
+    about |= {"extractor_key": run.keys.extractor, **result.to_dict()}
+    made_by = {"samples": str(samples_file), "evaluated": provenance(), **header}
+    write_record(metrics_file, "metrics", {"file": metrics_file.name, **about, "about": made_by})
+
+
+def files_of(plan: "Plan", run: "Run", step: int, preset: str) -> tuple[Path, Path, dict[str, Any]]:
+    """(samples, metrics, what both say that they are of). Raises UserError if the family has no such preset."""
+    if preset not in run.family.presets:
+        raise UserError(f"--preset: found {preset!r}; allowed: {', '.join(run.family.presets)}")
+    about = {"run": run.id, "step": step, "seed": run.seed, "preset_key": run.preset_key(preset)}
+    return plan.samples_file(run, step, preset), plan.metrics_file(run, step, preset), about
 
 
 def evaluate_files(arguments: argparse.Namespace) -> None:
     """The metrics of samples against a reference, or only the samples' statistics, saved."""
+    from selftrans.artifacts import write_record
     from selftrans.evaluation.kid import SUBSETS
-    from selftrans.evaluation.statistics import statistics_of
-    from selftrans.files import write_json
 
     if arguments.against is None and (arguments.save_statistics is None or arguments.output or arguments.kid):
         raise UserError("--reference: missing; without one, nothing but --save-statistics NPZ can be done")
     require_writable(arguments)
-    require_readable(arguments)
+    samples, reference = map(source_of, (arguments.samples, arguments.against))
+    if arguments.kid:
+        require_rows(samples, reference)
     extractor = extractor_of(arguments)
-    if arguments.against is not None:  # before the samples, which may take hours
-        reference = statistics_of(arguments.against, extractor, open_images)
-    samples = statistics_of(arguments.samples, extractor, open_images)
-    if arguments.save_statistics is not None:
-        samples.save(arguments.save_statistics)
-        counted = "" if samples.count is None else f", {samples.count} images"
-        print(f"{arguments.save_statistics}: statistics of {arguments.samples}{counted}")
-    if arguments.against is None:
-        return
-    what = f"{arguments.samples} against {arguments.against}"
-    result = measure(samples, reference, what, kid_subsets=SUBSETS if arguments.kid else 0)
-    if arguments.output is not None:
-        about = {"reference": str(arguments.against), **provenance_of(arguments.samples)}
-        write_json(arguments.output, {**result.to_dict(), "about": about})
-    print(f"{what}\n{result.summary()}")
+    print(*filter(None, (samples, reference)), sep="\n", flush=True)
+    compared_with = None if reference is None else reference.statistics(extractor)  # first: samples may take hours
+    seen = samples.statistics(extractor)
+    with ExitStack() as last:  # whatever fails from here on, the other results are kept
+        if arguments.save_statistics is not None:
+            last.callback(save_statistics, seen, arguments)
+        if compared_with is None:
+            return
+        what = f"{arguments.samples} against {arguments.against}"
+        result = measure(seen, compared_with, what, kid_subsets=SUBSETS if arguments.kid else 0)
+        print(f"{what}\n{result.summary()}", flush=True)
+        if arguments.output is not None:
+            about = about_files(samples, reference)
+            last.callback(write_record, arguments.output, "evaluation", {**result.to_dict(), "about": about})
+
+
+def save_statistics(statistics: "Statistics", arguments: argparse.Namespace) -> None:
+    """Write what --save-statistics asks for."""
+    statistics.save(arguments.save_statistics)
+    counted = "" if statistics.count is None else f", {statistics.count} images"
+    print(f"{arguments.save_statistics}: statistics of {arguments.samples}{counted}")
+
+
+def about_files(samples: "Source", reference: "Source") -> dict[str, Any]:
+    """What was measured, by what."""
+    from selftrans.provenance import provenance
+
+    about: dict[str, Any] = {"samples": str(samples.path), "reference": str(reference.path)}
+    for name, source in {"samples": samples, "reference": reference}.items():
+        if source.images is not None and source.images.folders:
+            about[f"{name}_folders"] = source.images.folders
+    return {**about, "evaluated": provenance()}
 
 
 def require_writable(arguments: argparse.Namespace) -> None:
-    """Raise UserError if no file can be written where an option wants one; its folder is made."""
-    for name in ("output", "save_statistics"):
+    """Raise UserError if an option names an input, or a file that is no result of its own; OSError if none can be made.
+
+    The folder is made.
+    """
+    from selftrans.artifacts import arrays_header, read_record
+    from selftrans.files import require_replaceable
+
+    results = {"output": (read_record, "evaluation"), "save_statistics": (arrays_header, "statistics")}
+    others = {name: getattr(arguments, name) for name in ("samples", "against", "extractor", "weights")}
+    for name, (read, kind) in results.items():
         path = getattr(arguments, name)
         if path is None:
             continue
-        try:
-            if path.is_dir():
-                raise UserError(f"{option(name)}: {path} is a folder; name a file in it")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=path.parent):
-                pass
-        except OSError as error:
-            reason = f"{path} cannot be written ({error.strerror})"
-            raise UserError(f"{option(name)}: {reason}; name another file") from error
+        for other, taken in others.items():
+            if taken is not None and same(path, Path(taken)):
+                raise UserError(f"{option(name)}: {path} is what {option(other)} names; name another file")
+        others[name] = path
+        require_replaceable(path)
+        if path.exists():
+            read(path, kind, remedy=f"{option(name)} replaces nothing but what it wrote itself; name another file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
-def require_readable(arguments: argparse.Namespace) -> None:
-    """Raise UserError if there is nothing to read, or less than KID needs; no image is looked at."""
-    from selftrans.evaluation.images import arrays_in
+def same(path: Path, other: Path) -> bool:
+    """Whether both are one file, by whatever names and links."""
+    one_name = os.path.realpath(path) == os.path.realpath(other)  # unlike Path.resolve, also where links go round
+    return one_name or (path.exists() and other.exists() and path.samefile(other))
+
+
+def require_rows(*sources: "Source") -> None:
+    """Raise UserError if one of them gives less than KID needs; no image is looked at."""
     from selftrans.evaluation.kid import SUBSET_SIZE
 
-    for path in filter(None, (arguments.samples, arguments.against)):
-        arrays_in(path)  # or what is wrong with the file
-        if arguments.kid and (rows := rows_in(path)) < SUBSET_SIZE:
+    for source in sources:
+        if source.rows < SUBSET_SIZE:
             raise UserError(
-                f"--kid: {path} gives {rows} rows of features, fewer than the {SUBSET_SIZE} of a subset; take more "
-                "images, or leave --kid out"
+                f"--kid: {source.path} gives {source.rows} rows of features, fewer than the {SUBSET_SIZE} of a subset; "
+                "take more images, or leave --kid out"
             )
-
-
-def rows_in(path: Path) -> int:
-    """Rows of features that ``path`` gives: those stored, else one of each image; 0 where it has moments only."""
-    from selftrans.evaluation.images import arrays_in
-    from selftrans.evaluation.statistics import Statistics
-
-    names = arrays_in(path)
-    if "extractor" in names:
-        features = Statistics.load(path).features
-        return 0 if features is None else len(features)
-    return 0 if "mu" in names and "arr_0" not in names else len(open_images(path))
 
 
 def extractor_of(arguments: argparse.Namespace) -> "Extractor":
@@ -186,20 +219,35 @@ def extractor_of(arguments: argparse.Namespace) -> "Extractor":
     named = arguments.extractor != "inception"
     if named and arguments.weights is not None:
         raise UserError("--weights: they are Inception's, so they go with --extractor inception only")
-    extractor = Extractor.load(Path(arguments.extractor)) if named else load_inception(arguments.weights)
+    if named:
+        extractor = Extractor.load(Path(arguments.extractor), remedy=EXTRACTOR)
+    else:
+        extractor = load_inception(arguments.weights)
     extractor.network.to(device())
     return extractor
 
 
-def open_images(path: Path) -> "ImageSet":
-    """The images in an npz, in a folder of pictures, or packed."""
+def source_of(path: Path | None) -> "Source | None":
+    """What --samples and --reference name: packed images, or what `Source.open` knows."""
     from selftrans.data.packed import Packed
-    from selftrans.evaluation.images import ImageSet, open_images
+    from selftrans.evaluation.images import packed_images
+    from selftrans.evaluation.statistics import Source
 
-    if not (path / "manifest.json").exists():
-        return open_images(path)
-    packed = Packed(path, "images")
-    return ImageSet(len(packed), lambda size: (rows for rows, _ in packed.batches(size)), packed.labels)
+    if path is None:
+        return None
+    return Source(path, packed_images(Packed(path, "images"))) if is_packed(path) else Source.open(path)
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether selftrans packed it; a manifest.json may be anybody's."""
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or manifest.stat().st_size > MANIFEST_BYTES:
+        return False
+    try:
+        found = json.loads(manifest.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"rows", "arrays", "sha256", "source"} <= found.keys()
 
 
 def measure(samples: "Statistics", reference: "Statistics", what: str, kid_subsets: int = 0) -> "Result":
@@ -210,12 +258,3 @@ def measure(samples: "Statistics", reference: "Statistics", what: str, kid_subse
         return evaluate(samples, reference, kid_subsets=kid_subsets)
     except ValueError as error:
         raise UserError(f"{what}: {error}") from error
-
-
-def provenance_of(samples: Path) -> dict[str, Any]:
-    """What was measured, by what."""
-    from selftrans.files import file_sha256
-    from selftrans.provenance import provenance
-
-    about = {"samples": str(samples), "evaluated": provenance()}
-    return about | ({} if samples.is_dir() else {"samples_sha256": file_sha256(samples)})

@@ -1,7 +1,6 @@
 """A run's folder is its name, its seed and a hash of its recipe; this says which recipe that is."""
 
 import argparse
-import csv
 import json
 
 from selftrans.commands.common import add_extent, plan_of
@@ -14,14 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/INDEX.csv."""
-    from selftrans.files import atomic_path
+    import pandas as pd
+
+    from selftrans.reporting.csv import write_csv
     from selftrans.reporting.results import INDEX, RESULTS, publish
 
     plan, path = plan_of(arguments), RESULTS / "INDEX.csv"
-    with atomic_path(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", "seed", "scale", "folder", "recipe"])
-        for run in plan.runs.values():
-            folder = plan.root / "runs" / run.id
-            writer.writerow([run.name, run.seed, plan.scale.name, folder, json.dumps(run.recipe)])
+    lines = [
+        (run.name, run.seed, plan.scale.name, str(plan.root / "runs" / run.id), json.dumps(run.recipe))
+        for run in plan.runs.values()
+    ]
+    write_csv(path, pd.DataFrame(lines, columns=["row", "seed", "scale", "folder", "recipe"]))
     publish(plan, INDEX, [path])

@@ -2,7 +2,7 @@
 
 import argparse
 
-from selftrans.commands.common import add_family, family_of, need, plan_of, read_split
+from selftrans.commands.common import add_family, device, family_of, images_of, need, plan_of
 from selftrans.paths import Pattern
 
 
@@ -14,12 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Extract a family's reference."""
     from selftrans.evaluation.extractors import Extractor
-    from selftrans.evaluation.statistics import Statistics
+    from selftrans.evaluation.images import packed_images
+    from selftrans.evaluation.statistics import Source
 
     plan = plan_of(arguments)
     _, keys = family_of(arguments, plan)
-    extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=keys.extractor)))
-    images, _ = read_split(plan, keys, "train")
+    packed = images_of(plan, keys, "train")
+    expected = {"key": keys.extractor, "made_of": {"images": packed.sha256}}
+    extractor = Extractor.load(need(plan.path(Pattern.extractor, extractor=keys.extractor)), expected)
+    extractor.network.to(device())
     path = plan.path(Pattern.reference, extractor=keys.extractor)
-    Statistics.gather(extractor.extract(images), extractor.name, extractor.sha256).save(path)
-    print(f"{path}: {len(images)} images")
+    Source(packed.folder, packed_images(packed)).statistics(extractor).save(path, keys.extractor)
+    print(f"{path}: {len(packed)} images")

@@ -15,15 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print a table."""
-    import pandas as pd
-
+    from selftrans.reporting.csv import read_csv
     from selftrans.reporting.markdown import to_text
     from selftrans.reporting.results import require_current, result_named
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
     require_current(plan_of(arguments), result_named(arguments.csv))
-    frame = pd.read_csv(arguments.csv).convert_dtypes()
+    frame = read_csv(arguments.csv)
     if "verdict" in frame:
         from selftrans.reporting.claims_markdown import claims_to_text, summary
 

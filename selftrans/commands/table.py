@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write results/<name>.csv, and the same as .md, .tex and .html."""
-    from selftrans.files import atomic_path, write_text
+    from selftrans.files import write_text
+    from selftrans.reporting.csv import write_csv
     from selftrans.reporting.latex import to_latex
     from selftrans.reporting.markdown import to_markdown, to_text
     from selftrans.reporting.page.render import render_table
@@ -30,8 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     csv, markdown, latex, page = (RESULTS / f"{arguments.name}.{ending}" for ending in ("csv", "md", "tex", "html"))
     write_text(markdown, to_markdown(plan, table, frame))
     write_text(latex, to_latex(plan, arguments.name, frame))
-    with atomic_path(csv) as part:
-        frame.to_csv(part, index=False)
+    write_csv(csv, frame)
     write_text(page, render_table(plan, arguments.name, frame))
     publish(plan, arguments.name, [csv, markdown, latex, page])
     print(to_text(frame))

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import asdict
 
-from selftrans.commands.common import add_family, check_accuracy, family_of, plan_of, read_split
+from selftrans.commands.common import add_family, check_accuracy, family_of, images_of, plan_of, read_split
 from selftrans.paths import Pattern
 
 
@@ -21,17 +21,16 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     family, keys = family_of(arguments, plan)
     data, recipe = family.data, family.extractor
+    images = images_of(plan, keys, "train")
     network, report = train_classifier(
         lambda: SmallClassifier(classes=data.classes, size=data.size),
-        read_split(plan, keys, "train"),
+        images.all(),
         read_split(plan, keys, "test"),
         **recipe.model_dump(exclude={"min_test_accuracy"}),
     )
     print(f"{keys.extractor}: test accuracy {report.test_accuracy:.3f}")
     check_accuracy(arguments, plan, "extractor", report.test_accuracy, recipe.min_test_accuracy)
-    write_record(
-        plan.path(Pattern.extractor_report, extractor=keys.extractor),
-        "report",
-        {"key": keys.extractor, **asdict(report)},
-    )
-    Extractor(network, recipe.name).save(plan.path(Pattern.extractor, extractor=keys.extractor))
+    report_path = plan.path(Pattern.extractor_report, extractor=keys.extractor)
+    write_record(report_path, "report", {"key": keys.extractor, **asdict(report)})
+    path = plan.path(Pattern.extractor, extractor=keys.extractor)
+    Extractor(network, recipe.name).save(path, keys.extractor, {"images": images.sha256})

@@ -4,19 +4,23 @@ A small scale trains its own classifier. Distances in its features are comparabl
 scale, so its name and the hash of its weights stand beside every number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from selftrans.evaluation.features import Features
-from selftrans.files import load_tensors, save_tensors, tensors_sha256
+from selftrans.artifacts import AGAIN, load_tensors, refuse_damage, save_tensors, tensors_sha256
+from selftrans.errors import UserError
+from selftrans.evaluation.features import INCEPTION, Features
+from selftrans.evaluation.formats import SAFETENSORS, what_is
 from selftrans.pixels import from_uint8
 from selftrans.progress import progress_bar
+from selftrans.strict import load_strictly
 
+KIND = "extractor"
 SPATIAL_CHANNELS = 7  # of the spatial layer's channels, as many as sFID reads of Inception's
 
 
@@ -47,14 +51,13 @@ class SmallClassifier(nn.Module):
 
     def features(self, images: Tensor) -> Features:
         """The layers of images (N, 3, size, size) uint8. Raises ValueError for any others."""
-        x = from_uint8(images)
         size = self.architecture["size"]
-        if x.shape[2:] != (size, size):
+        if images.shape[2:] != (size, size):
             raise ValueError(
-                f"images are {x.shape[3]}×{x.shape[2]} pixels, but the extractor takes {size}×{size}; "
+                f"images are {images.shape[3]}×{images.shape[2]} pixels, but the extractor takes {size}×{size}; "
                 "resize them, as nothing here does"
             )
-        return self.layers(x.contiguous())
+        return self.layers(from_uint8(images).contiguous())
 
     def layers(self, x: Tensor) -> Features:
         """Pool (N, 64); spatial (N, 7 size²/16), position by position as sFID has it; logits (N, classes)."""
@@ -102,18 +105,31 @@ class Extractor:
                 yield features
                 bar.update(len(batch))
 
-    def save(self, path: Path) -> str:
-        """Write weights, architecture and name of a `SmallClassifier`; returns the SHA-256 of the weights."""
-        header = {"name": self.name, "architecture": self.network.architecture}
-        return save_tensors(path, self.network.state_dict(), header)
+    def save(self, path: Path, key: str, made_of: Mapping[str, Any]) -> str:
+        """Write weights, architecture and name of a `SmallClassifier`; returns the SHA-256 of the weights.
+
+        ``key`` is its key in the workflow, ``made_of`` (JSON) holds the hashes of what it was trained on.
+        """
+        about = {"key": key, "name": self.name, "architecture": self.network.architecture, "made_of": dict(made_of)}
+        return save_tensors(path, KIND, self.network.state_dict(), about)
 
     @classmethod
-    def load(cls, path: Path) -> "Extractor":
-        """Read what `save` wrote. Raises UserError if the file is missing or damaged."""
-        weights, header = load_tensors(path)
-        network = SmallClassifier(**header["architecture"])
-        network.load_state_dict(weights)
-        return cls(network, header["name"])
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN) -> "Extractor":
+        """Read what `save` wrote.
+
+        Raises UserError, which ends in ``remedy``, if the file is missing, damaged, altered, of another kind, not as
+        ``expected``, or under the name of Inception, whose distances are called FID.
+        """
+        if (what := what_is(path)) != SAFETENSORS:
+            raise UserError(f"{path}: {what}, where an {KIND} is wanted; {remedy}")
+        weights, header = load_tensors(path, KIND, expected, remedy)
+        if header["name"] == INCEPTION:
+            raise UserError(f"{path}: a classifier under the name of {INCEPTION}; {remedy}")
+        with refuse_damage(path, remedy):
+            with torch.device("meta"):  # which takes no memory, whatever sizes the file names
+                network = SmallClassifier(**header["architecture"])
+            load_strictly(network, weights, path, remedy=remedy, assign=True)
+        return cls(network, header["name"], header["sha256"])
 
 
 @contextmanager

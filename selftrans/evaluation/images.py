@@ -1,209 +1,203 @@
-"""Sets of images that somebody made, read batch by batch: the ADM suite's .npz, a folder of PNG or JPEG files.
+"""Sets of images that somebody made, read batch by batch: the ADM suite's .npz, a folder or zip of PNG or JPEG files.
 
 Nothing is guessed and nothing converted: what is not (N, H, W, 3) uint8, or not opaque RGB of 8 bits and one size, is
 refused.
 """
 
-import io
-import json
+import hashlib
+import math
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from selftrans.artifacts import begin_array, check_header
 from selftrans.errors import UserError
-from selftrans.progress import progress_bar
+from selftrans.evaluation.formats import few
+from selftrans.evaluation.npz import (
+    NPY_HEADER,
+    REMEDY,
+    WANTED,
+    arrays_in,
+    layout_of,
+    open_zip,
+    own_header,
+    read_array,
+)
+from selftrans.evaluation.pictures import (
+    SUFFIXES,
+    folders_of,
+    pictures_below,
+    pictures_inside,
+    read_pictures,
+    require_pixels,
+    size_of_all,
+)
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SUFFIXES = {".png", ".jpg", ".jpeg"}
-
-# What zipfile, zlib and numpy raise for bytes that are no whole npz.
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, TypeError, ValueError)
-
-# What Pillow raises for bytes that are no whole picture.
-DAMAGED_PICTURE = (OSError, SyntaxError, ValueError)
-
-PNG_DEPTH = 24  # the byte of a PNG that says how many bits a channel has
+BATCH_BYTES = 1 << 26  # of a batch's pixels, unless one image has more
+WHOLE_BYTES = 1 << 31  # of an array in Fortran order, no part of which is an image
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ImageSet:
-    """Images on disk, all of one size; ``split`` reads them, one batch at a time in memory."""
+    """Images on disk, all of one size, read one batch at a time."""
 
-    count: int
-    split: Callable[[int], Iterator[Tensor]]  # batch size -> tensors (n, 3, H, W) uint8, in order
+    shape: tuple[int, int, int, int]  # (N, H, W, 3)
+    read: Callable[[int], Iterator[Tensor]]  # batch size -> tensors (n, 3, H, W) uint8, in order
     labels: Tensor | None = None  # (N,) int64, the classes that were asked for
     header: dict[str, Any] = field(default_factory=dict)  # what selftrans' own samples say about themselves
+    folders: dict[str, int] = field(default_factory=dict)  # of pictures: how many lie in which folder
+    sha256: str | None = field(default=None, init=False)  # of all pixels, once they have been read to the end
 
     def __len__(self) -> int:
-        return self.count
+        return self.shape[0]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.shape[1:3]
+
+    def split(self, batch_size: int) -> Iterator[Tensor]:
+        """All images in order, as tensors (n, 3, H, W) uint8 of ``batch_size`` images, or fewer if they are large.
+
+        Raises UserError for one that is damaged, ValueError at the end if they are not those that selftrans wrote.
+        """
+        digest = hashlib.sha256()
+        begin_array(digest, "arr_0", np.dtype(np.uint8), self.shape)
+        for batch in self.read(max(1, min(batch_size, BATCH_BYTES // math.prod(self.shape[1:])))):
+            digest.update(batch.permute(0, 2, 3, 1).contiguous().numpy().data)
+            yield batch
+        self.sha256 = digest.hexdigest()
+        if self.labels is not None:
+            labels = self.labels.numpy()
+            begin_array(digest, "arr_1", labels.dtype, labels.shape)
+            digest.update(labels.data)
+        if self.header.get("sha256", digest.hexdigest()) != digest.hexdigest():
+            raise ValueError("altered after it was written (its SHA-256 is another)")
+
+    def __str__(self) -> str:
+        height, width = self.size
+        text = f"{len(self):,} images of {width}×{height} pixels"
+        of = few((f"{name} ({count:,})" for name, count in self.folders.items()), len(self.folders))
+        return f"{text}, of {of}" if self.folders.keys() - {"."} else text
+
+
+class Rows(Protocol):
+    """Images in memory-mapped rows (`selftrans.data.packed`)."""
+
+    labels: Tensor
+
+    def __len__(self) -> int:
+        """N."""
+
+    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (n, 3, H, W) uint8 and their labels."""
+
+
+def packed_images(packed: Rows) -> ImageSet:
+    """Images that are packed."""
+    first, _ = next(packed.batches(1))
+    shape = (len(packed), *first.shape[2:], 3)
+    return ImageSet(shape, lambda size: (rows for rows, _ in packed.batches(size)), packed.labels)
 
 
 def open_images(path: Path) -> ImageSet:
-    """The images of an npz file or of a folder. Raises UserError for anything else, naming file and reason.
+    """The images of an npz file, of a folder or of a zip. Raises UserError for anything else, naming file and reason.
 
     Warns if the npz has an arr_1 that cannot be labels.
     """
     path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    return _open_folder(path) if path.is_dir() else _open_npz(path)
-
-
-def arrays_in(path: Path) -> set[str]:
-    """Names of the arrays in an npz file; none for a folder. Raises UserError if the file is no npz."""
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
     if path.is_dir():
-        return set()
-    with refuse_damage(path), zipfile.ZipFile(path) as archive:
-        return {name.removesuffix(".npy") for name in archive.namelist()}
+        pictures = pictures_below(path)
+        if not pictures:
+            raise UserError(f"{path}: no images in it; expected {', '.join(sorted(SUFFIXES))}")
+        size = size_of_all(pictures)
+        shape = (len(pictures), *size, 3)
+        return ImageSet(shape, lambda rows: read_pictures(pictures, size, rows), folders=folders_of(pictures))
+    with open_zip(path) as archive:
+        return _open_npz(path, archive) if arrays_in(archive) else _open_pictures(path, archive)
 
 
-@contextmanager
-def refuse_damage(path: Path) -> Iterator[None]:
-    """Turn what reading a damaged npz raises into a UserError."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise UserError(f"{path}: truncated, damaged or no npz ({error}); get it or make it again") from error
+def _open_pictures(path: Path, archive: zipfile.ZipFile) -> ImageSet:
+    pictures = pictures_inside(path, archive)
+    if not pictures:
+        names = archive.namelist()
+        found = few(names, len(names)) or "nothing"
+        raise UserError(
+            f"{path}: a zip archive with neither arrays nor pictures in it (it holds {found}), where {WANTED}"
+        )
+    size = size_of_all(pictures)
+
+    def read(batch_size: int) -> Iterator[Tensor]:
+        with open_zip(path) as again:
+            yield from read_pictures(pictures_inside(path, again), size, batch_size)
+
+    return ImageSet((len(pictures), *size, 3), read, folders=folders_of(pictures))
 
 
 # ------------------------------------------------------------------------------------------------------- npz
 
 
-def _open_npz(path: Path) -> ImageSet:
-    names = arrays_in(path)
+def _open_npz(path: Path, archive: zipfile.ZipFile) -> ImageSet:
+    names = arrays_in(archive)
+    header = own_header(archive)
+    header = {} if header is None else check_header(path, header, "samples", remedy=REMEDY)
     if "arr_0" not in names:
-        found = ", ".join(sorted(names)) or "nothing"
+        found = few(sorted(names), len(names))
         raise UserError(f"{path}: no images in it: found {found}; expected arr_0 (N, H, W, 3) uint8")
-    with refuse_damage(path):
-        with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
-            shape, by_column, dtype = _read_npy_header(member)
-        with np.load(path) as arrays:
-            header = json.loads(str(arrays["header"])) if "header" in names else {}
-    if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8:
-        raise UserError(f"{path}: arr_0 is {shape} {dtype}; expected (N, H, W, 3) uint8, from 0 to 255")
-    if shape[0] == 0:
+    layout = layout_of(archive, "arr_0")
+    shape = layout.shape
+    if len(shape) != 4 or shape[3] != 3 or layout.dtype != np.uint8:
+        raise UserError(f"{path}: arr_0 is {shape} {layout.dtype}; expected (N, H, W, 3) uint8, from 0 to 255")
+    if 0 in shape:
         raise UserError(f"{path}: arr_0 holds no images")
-    labels = _read_labels(path, shape[0]) if "arr_1" in names else None
-    read = _read_whole if by_column else _read_rows
-    return ImageSet(shape[0], lambda size: read(path, size), labels, header)
+    require_pixels(f"{path}: arr_0", *shape[1:3])
+    labels = _read_labels(path, archive, shape[0]) if "arr_1" in names else None
+    if layout.by_column and math.prod(shape) > WHOLE_BYTES:
+        raise UserError(f"{path}: arr_0 lies in Fortran order and is too large for that; save it in C order")
+    read = _read_whole if layout.by_column else _read_rows
+    return ImageSet(shape, lambda size: read(path, size), labels, header)
 
 
-def _read_labels(path: Path, count: int) -> Tensor | None:
+def _read_labels(path: Path, archive: zipfile.ZipFile, count: int) -> Tensor | None:
     """arr_1, or None and a warning if it is not ``count`` integers.
 
-    The ADM suite never reads it, so a file that somebody else made may keep anything there.
+    The ADM suite never reads it, so a file that somebody else made may keep anything there. It is read whole, since
+    only then its checksum is compared, unless it is larger than labels are.
     """
-    with refuse_damage(path), zipfile.ZipFile(path) as archive:
-        member = io.BytesIO(archive.read("arr_1.npy"))  # whole, since only then its checksum is compared
-        shape, _, dtype = _read_npy_header(member)
-        if shape == (count,) and dtype.kind in "iu":
-            member.seek(0)
-            return torch.from_numpy(np.lib.format.read_array(member).astype(np.int64))
-    warnings.warn(f"{path}: arr_1 is {shape} {dtype}; labels would be {count} integers, so it is ignored", stacklevel=2)
+    layout, size = layout_of(archive, "arr_1"), archive.getinfo("arr_1.npy").file_size
+    if size <= NPY_HEADER + 8 * count:
+        archive.read("arr_1.npy")
+    if layout.shape == (count,) and layout.dtype.kind in "iu":
+        return torch.from_numpy(read_array(archive, "arr_1", layout.offset + 8 * count).astype(np.int64))
+    found = f"arr_1 is {layout.shape} {layout.dtype}"
+    warnings.warn(f"{path}: {found}; labels would be {count} integers, so it is ignored", stacklevel=2)
     return None
-
-
-def _read_npy_header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, whether it lies in Fortran order, type) of an .npy file that is open at its beginning."""
-    version = np.lib.format.read_magic(member)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
-        raise ValueError(f"npy version {version}, expected 1.0 or 2.0")
-    return readers[version](member)
 
 
 def _read_rows(path: Path, batch_size: int) -> Iterator[Tensor]:
     """Stream arr_0 out of the zip, whose checksum is compared at its end; one batch is in memory."""
-    with refuse_damage(path), zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as member:
-        (count, *size), _, _ = _read_npy_header(member)
-        for start in range(0, count, batch_size):
-            rows = min(batch_size, count - start)
-            data = bytearray(member.read(rows * int(np.prod(size))))
-            yield torch.frombuffer(data, dtype=torch.uint8).view(rows, *size).permute(0, 3, 1, 2)
-        if member.read(1):
-            raise ValueError("arr_0 is longer than its header says")
+    with open_zip(path) as archive:
+        layout = layout_of(archive, "arr_0")
+        count, *size = layout.shape
+        with archive.open("arr_0.npy") as member:
+            member.read(layout.offset)
+            for start in range(0, count, batch_size):
+                rows = min(batch_size, count - start)
+                data = bytearray(member.read(rows * math.prod(size)))
+                yield torch.frombuffer(data, dtype=torch.uint8).view(rows, *size).permute(0, 3, 1, 2)
+            if member.read(1):
+                raise ValueError("arr_0 is longer than its header says")
 
 
 def _read_whole(path: Path, batch_size: int) -> Iterator[Tensor]:
-    """The way for arrays in Fortran order, which no part of the file holds an image of: all in memory."""
-    with refuse_damage(path), np.load(path) as arrays:
-        images = torch.from_numpy(np.ascontiguousarray(arrays["arr_0"]))
-    yield from images.permute(0, 3, 1, 2).split(batch_size)
-
-
-# ---------------------------------------------------------------------------------------------------- folder
-
-
-def _open_folder(path: Path) -> ImageSet:
-    files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"{path}: no images in it; expected {', '.join(sorted(SUFFIXES))}")
-    _check_sizes(files)
-    return ImageSet(len(files), lambda size: _read_files(files, size))
-
-
-def _check_sizes(files: list[Path]) -> None:
-    """Raise UserError unless all can be taken and are as large as the first; only their headers are read."""
-    first = None
-    with progress_bar(len(files), "looking at files", "file") as bar:
-        for file in files:
-            size = _size_of(file)
-            first = first or size
-            if size != first:
-                raise UserError(f"{file}: {size[0]}×{size[1]} pixels, but {files[0]} has {first[0]}×{first[1]}")
-            bar.update()
-
-
-def _size_of(file: Path) -> tuple[int, int]:
-    """(width, height). Raises UserError unless the picture is RGB, 8 bits, opaque."""
-    with _picture(file) as image:
-        size, mode, transparent, png = image.size, image.mode, "transparency" in image.info, image.format == "PNG"
-    if mode != "RGB":
-        raise UserError(f"{file}: its mode is {mode}, expected RGB; convert it, as nothing here does")
-    if transparent:  # which Pillow calls RGB too, as the PNG names one transparent colour and has no fourth channel
-        raise UserError(f"{file}: it has transparency (tRNS), expected none; convert it, as nothing here does")
-    if png and (depth := _png_depth(file)) != 8:  # of 16 bits, Pillow would keep the upper half
-        raise UserError(f"{file}: it has {depth} bits per channel, expected 8; convert it, as nothing here does")
-    return size
-
-
-def _png_depth(file: Path) -> int:
-    with file.open("rb") as stream:
-        return stream.read(PNG_DEPTH + 1)[PNG_DEPTH]
-
-
-@contextmanager
-def _picture(file: Path) -> Iterator["Image.Image"]:
-    """The file as Pillow opens it; what that or reading its pixels raises for a damaged one becomes a UserError."""
-    from PIL import Image
-
-    try:
-        with Image.open(file) as image:
-            yield image
-    except DAMAGED_PICTURE as error:
-        raise UserError(f"{file}: truncated, damaged or no image ({error}); get it or make it again") from error
-
-
-def _read_files(files: list[Path], batch_size: int) -> Iterator[Tensor]:
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), batch_size):
-            yield torch.stack(list(pool.map(_read_file, files[start : start + batch_size])))
-
-
-def _read_file(file: Path) -> Tensor:
-    with _picture(file) as image:
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    """The way for arrays in Fortran order: all in memory."""
+    with open_zip(path) as archive:
+        array = read_array(archive, "arr_0", WHOLE_BYTES + 4096)
+    yield from torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2).split(batch_size)

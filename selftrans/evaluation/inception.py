@@ -4,7 +4,6 @@ Beside the pooled features and the logits it gives the spatial features of sFID.
 own extractor does, to the rounding of float32, in less time.
 """
 
-import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -16,7 +15,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Basic
 from selftrans.errors import UserError
 from selftrans.evaluation.extractors import SPATIAL_CHANNELS, Extractor
 from selftrans.evaluation.features import INCEPTION, Features
+from selftrans.evaluation.formats import what_is
 from selftrans.evaluation.resize import resize_bilinear
+from selftrans.files import file_sha256
 
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
@@ -81,15 +82,15 @@ def load_inception(path: Path | None = None, sha256: str | None = None) -> Extra
     it. Its hash is compared before anything in it is read. Raises UserError if it is missing or another file.
     """
     path = _find_or_download() if path is None else Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path}: no such file; Inception's weights are published at {URL_INCEPTION_V3}")
-    data = path.read_bytes()
-    found, expected = hashlib.sha256(data).hexdigest(), sha256 or PUBLISHED_SHA256
+    found, expected = file_sha256(path), sha256 or PUBLISHED_SHA256
     if not found.startswith(expected):
         raise UserError(
-            f"{path}: not the published Inception weights, or damaged (its SHA-256 is {found[:8]}..., expected "
-            f"{expected[:8]}...); get the file from {URL_INCEPTION_V3}"
+            f"{path}: {what_is(path)}, but not the published Inception weights, or damaged (its SHA-256 is "
+            f"{found[:8]}..., expected {expected[:8]}...); get the file from {URL_INCEPTION_V3}"
         )
+    data = path.read_bytes()
     try:
         network = InceptionV3(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     except (pickle.UnpicklingError, RuntimeError, TypeError, ValueError) as error:

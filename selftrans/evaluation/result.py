@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from torch import Tensor
-
 from selftrans.errors import UserError
 from selftrans.evaluation.checks import require_neighbours
 from selftrans.evaluation.features import INCEPTION
@@ -19,9 +17,9 @@ from selftrans.evaluation.statistics import Statistics
 
 @dataclass(frozen=True)
 class Result:
-    """The metrics, and beside them what they depend on: only results that agree in it are comparable.
+    """The metrics, and beside them what they depend on: results that agree in it, but for the samples, are comparable.
 
-    A metric is None where samples or reference lack what it is made of.
+    A metric is None where samples or reference lack what it is made of, which ``left_out`` says.
     """
 
     frechet: float
@@ -38,8 +36,13 @@ class Result:
     reference_images: int | None  # the same of the reference
     k: int
     split_size: int
+    left_out: dict[str, str]  # of a metric that is None although it was asked for: the reason
     extractor: str
     extractor_sha256: str
+    samples_extractor: str | None  # None for stored moments of somebody who names no extractor
+    reference_extractor: str | None
+    samples_made_of: dict[str, Any]  # see `Statistics.made_of`
+    reference_made_of: dict[str, Any]
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,7 +65,14 @@ class Result:
             ("accuracy", self.accuracy, ".4f", "of the extractor, on the labels that were asked for"),
         ]
         shown = [f"  {name:<25}{value:>12{form}}   {about}" for name, value, form, about in lines if value is not None]
-        return "\n".join([f"through {self.extractor} ({self.extractor_sha256[:8]})", *shown])
+        return "\n".join([f"through {self.extractor} ({self.extractor_sha256[:8]})", *shown, *self.reasons()])
+
+    def reasons(self) -> list[str]:
+        """A line for each reason, with the metrics that are left out for it."""
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            by_reason.setdefault(reason, []).append(name.replace("_", " "))
+        return [f"  no {', '.join(names)}: {reason}" for reason, names in by_reason.items()]
 
 
 def evaluate(
@@ -75,49 +85,100 @@ def evaluate(
 ) -> Result:
     """Measure ``samples``, in file order, against ``reference``, on the CPU in float64; KID if it has subsets.
 
-    Warns of sets too small for precision and recall, which are left out. Raises UserError if the two were made with
-    different extractors, ValueError for what the other metrics cannot be taken of (other dimensions than the
-    reference's; for KID, no features or too few).
+    Warns if their images are known to differ in size. Raises UserError if the two were made with different extractors,
+    ValueError for what the other metrics cannot be taken of (other dimensions than the reference's; for KID, no
+    features or too few).
     """
     _require_same_extractor(samples, reference)
-    both_spatial = samples.spatial is not None and reference.spatial is not None
-    features = None
-    if samples.features is not None and reference.features is not None:
-        features = reference.features, samples.features
-    elif kid_subsets:
-        raise ValueError("no KID without features of both samples and reference")
-    kid_mean, kid_std = kid(*features, kid_subsets) if kid_subsets else (None, None)  # first, since it may refuse
-    precision, recall = _precision_recall(*features, k) if features else (None, None)
+    _warn_of_sizes(samples, reference)
+    left_out = _left_out(samples, reference, k)
+    if kid_subsets and (samples.features is None or reference.features is None):
+        raise ValueError(f"no KID: {left_out['precision']}")
+    # First, since it may refuse.
+    kid_mean, kid_std = kid(reference.features, samples.features, kid_subsets) if kid_subsets else (None, None)
+    score = spatial = neighbours = accuracy = None
+    if "spatial_frechet" not in left_out:
+        spatial = frechet_distance(samples.spatial, reference.spatial)
+    if "inception_score" not in left_out:
+        score = inception_score(samples.logits, split_size, samples.labels)
+    if "precision" not in left_out:
+        neighbours = precision_recall(reference.features, samples.features, k)
+    if "accuracy" not in left_out:
+        accuracy = (samples.logits.argmax(dim=1) == samples.labels).double().mean().item()
+    precision, recall = neighbours or (None, None)
     return Result(
         frechet=frechet_distance(samples.pool, reference.pool),
-        spatial_frechet=frechet_distance(samples.spatial, reference.spatial) if both_spatial else None,
-        inception_score=None if samples.logits is None else inception_score(samples.logits, split_size, samples.labels),
+        spatial_frechet=spatial,
+        inception_score=score,
         precision=precision,
         recall=recall,
         kid=kid_mean,
         kid_std=kid_std,
-        accuracy=_accuracy(samples),
+        accuracy=accuracy,
         samples=samples.count,
         references=None if reference.features is None else len(reference.features),
         sample_images=samples.pool.count,
         reference_images=reference.pool.count,
         k=k,
         split_size=split_size,
+        left_out=left_out,
         extractor=samples.extractor,
         extractor_sha256=samples.extractor_sha256,
+        samples_extractor=samples.named_extractor,
+        reference_extractor=reference.named_extractor,
+        samples_made_of=dict(samples.made_of),
+        reference_made_of=dict(reference.made_of),
         versions={name: version(name) for name in ("numpy", "scipy", "torch", "torch-fidelity")},
     )
 
 
-def _precision_recall(reference: Tensor, samples: Tensor, k: int) -> tuple[float | None, float | None]:
-    """Both None, with a warning, of sets without enough rows, whose Fréchet distance can be taken all the same."""
+def _left_out(samples: Statistics, reference: Statistics, k: int) -> dict[str, str]:
+    """The metrics that cannot be taken, each with the reason."""
+    few = _few_neighbours(samples, reference, k)
+    reasons = {
+        "spatial_frechet": _lacking(samples, reference, "spatial", "no moments of spatial features"),
+        "inception_score": _lacking(samples, samples, "logits", "no images, only statistics"),
+        "precision": few,
+        "recall": few,
+        "accuracy": _no_accuracy(samples),
+    }
+    return {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _lacking(samples: Statistics, reference: Statistics, field: str, what: str) -> str | None:
+    for name, found in {"the samples have": samples, "the reference has": reference}.items():
+        if getattr(found, field) is None:
+            return f"{name} {what}"
+    return None
+
+
+def _few_neighbours(samples: Statistics, reference: Statistics, k: int) -> str | None:
+    if lacking := _lacking(samples, reference, "features", "no images, only moments"):
+        return lacking
     try:
-        require_neighbours(reference, "reference features", k)
-        require_neighbours(samples, "sample features", k)
+        require_neighbours(reference.features, "reference features", k)
+        require_neighbours(samples.features, "sample features", k)
     except ValueError as error:
-        warnings.warn(f"no precision and recall: {error}", stacklevel=3)
-        return None, None
-    return precision_recall(reference, samples, k)
+        return str(error)
+    return None
+
+
+def _no_accuracy(samples: Statistics) -> str | None:
+    if samples.extractor == INCEPTION:
+        return f"the classes of {INCEPTION} are in an order of their own"
+    return _lacking(samples, samples, "logits", "no images, only statistics") or _lacking(
+        samples, samples, "labels", "no labels"
+    )
+
+
+def _warn_of_sizes(samples: Statistics, reference: Statistics) -> None:
+    if samples.size is not None and reference.size is not None and samples.size != reference.size:
+        (height, width), (other_height, other_width) = samples.size, reference.size
+        warnings.warn(
+            f"samples of {width}×{height} pixels, but a reference of {other_width}×{other_height}: what is compared is "
+            "their resizing too",
+            stacklevel=3,
+        )
 
 
 def _require_same_extractor(samples: Statistics, reference: Statistics) -> None:
@@ -126,14 +187,6 @@ def _require_same_extractor(samples: Statistics, reference: Statistics) -> None:
             f"the samples' features are of extractor {samples.extractor} ({samples.extractor_sha256[:12]}), the "
             f"reference's of {reference.extractor} ({reference.extractor_sha256[:12]}): make both with the same one"
         )
-
-
-def _accuracy(samples: Statistics) -> float | None:
-    """None for Inception, whose 1008 classes are in an order of their own, and for labels of other classes."""
-    labels, logits = samples.labels, samples.logits
-    if labels is None or logits is None or samples.extractor == INCEPTION or labels.max() >= logits.shape[1]:
-        return None
-    return (logits.argmax(dim=1) == labels).double().mean().item()
 
 
 def _number(count: int | None) -> str:

@@ -1,22 +1,26 @@
 """What the metrics know of a set of images, and the file that it is kept in; other suites read its moments too."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from selftrans.artifacts import begin_array, load_arrays, save_arrays
 from selftrans.errors import UserError
 from selftrans.evaluation.checks import require_rows, require_same_width
 from selftrans.evaluation.extractors import Extractor
 from selftrans.evaluation.features import INCEPTION, Features
-from selftrans.evaluation.images import ImageSet, arrays_in, refuse_damage
+from selftrans.evaluation.images import ImageSet, open_images
 from selftrans.evaluation.moments import MomentAccumulator, Moments
-from selftrans.files import atomic_path
+from selftrans.evaluation.npz import REMEDY, arrays_in, open_zip, own_header, read_array, require_plain
 
+KIND = "statistics"
+MOMENTS_BYTES = 1 << 30  # of a stored array: a covariance of 11,000 dimensions
 FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -27,8 +31,10 @@ class Statistics:
     Moments are for the Fréchet distances, ``features`` (N, D) for precision and recall, ``logits`` (N, K) for the
     Inception Score, ``labels`` (N,) are the classes that were asked for; what a file does not have is None. Moments
     may be those of a larger set than the features, as in the ADM suite (10,000 rows, moments of the whole training
-    set). Of the spatial features, nothing but their moments is kept. Raises ValueError if a row is not finite or
-    the features' dimension is not the moments'.
+    set). Of the spatial features, nothing but their moments is kept. ``made_of`` says what decides whether two of them
+    are of the same: SHA-256 and size [H, W] of the images, SHA-256 of their labels, SHA-256 of the moments if they
+    were stored by somebody who names no extractor. Raises ValueError if a row is not finite or the features' dimension
+    is not the moments'.
     """
 
     extractor: str  # name of the extractor
@@ -38,11 +44,22 @@ class Statistics:
     features: Tensor | None = None
     logits: Tensor | None = None
     labels: Tensor | None = None
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.features is not None:
             require_rows(self.features, "pool features")
             require_same_width(self.features, self.pool.mean, "pool features and their mean")
+
+    @property
+    def named_extractor(self) -> str | None:
+        """The extractor, if it is known; None for stored moments of somebody who names none."""
+        return None if "moments" in self.made_of else self.extractor
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(H, W) of the images, if it is known."""
+        return tuple(self.made_of["size"]) if "size" in self.made_of else None
 
     @property
     def count(self) -> int | None:
@@ -55,10 +72,13 @@ class Statistics:
     ) -> Self:
         """All batches together, on the CPU.
 
-        Raises ValueError for fewer than two images, or at the first row that is not finite.
+        Raises ValueError for fewer than two images, at the first row that is not finite, and for labels that are none
+        of the extractor's classes (Inception's are in an order of their own, so that nothing is asked of its labels).
         """
         pool, logits, spatial = [], [], MomentAccumulator()
         for batch in batches:
+            if labels is not None and extractor != INCEPTION:
+                _require_classes(labels, batch.logits.shape[1])
             require_rows(batch.pool, "pool features", first_row=spatial.count)
             require_rows(batch.logits, "logits", first_row=spatial.count)
             spatial.update(batch.spatial.cpu())
@@ -69,83 +89,151 @@ class Statistics:
         moments = Moments.from_features(features)
         return cls(extractor, extractor_sha256, moments, spatial_moments, features, torch.cat(logits), labels)
 
-    def save(self, path: Path) -> None:
-        """Write an npz, without the logits; evaluators of other projects read its ``mu, sigma, mu_s, sigma_s``."""
-        arrays = {"extractor": self.extractor, "extractor_sha256": self.extractor_sha256}
+    def save(self, path: Path, key: str | None = None) -> None:
+        """Write an npz, without the logits; evaluators of other projects read its ``mu, sigma, mu_s, sigma_s``.
+
+        ``key`` is that of the extractor in the workflow.
+        """
+        arrays = {}
         for suffix, moments in {"": self.pool, "_s": self.spatial}.items():
             if moments is not None:
                 arrays |= {f"mu{suffix}": moments.mean.numpy(), f"sigma{suffix}": moments.covariance.numpy()}
                 if moments.count is not None:
-                    arrays[f"count{suffix}"] = moments.count
+                    arrays[f"count{suffix}"] = np.array(moments.count)
         if self.features is not None:
             arrays["features"] = self.features.numpy()
-        # A file object, since numpy would append .npz to a temporary name.
-        with atomic_path(path) as part, part.open("wb") as file:
-            np.savez(file, **arrays)
+        about = {"key": key, "extractor": self.extractor, "extractor_sha256": self.extractor_sha256}
+        save_arrays(path, KIND, arrays, {**about, "made_of": dict(self.made_of)})
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, expected: Mapping[str, Any] | None = None, remedy: str = REMEDY) -> Self:
         """Read a file of `save`.
 
-        Raises UserError if it is missing, truncated, damaged, of another kind, or holds what cannot be statistics.
+        Raises UserError if it is missing, damaged, altered, of another kind, not as ``expected``, or holds what cannot
+        be statistics.
         """
         path = Path(path)
-        if {"extractor", "extractor_sha256"} - arrays_in(path):
-            raise UserError(f"{path}: not statistics that selftrans wrote (it does not name an extractor)")
-        with refuse_damage(path), np.load(path) as file:
-            arrays = dict(file)
+        require_plain(path, remedy)
+        arrays, header = load_arrays(path, KIND, expected, remedy)
         try:
             features = _floats(arrays, "features") if "features" in arrays else None
-            names = str(arrays["extractor"]), str(arrays["extractor_sha256"])
-            return cls(*names, *_moments_of(arrays), features)
+            names = header["extractor"], header["extractor_sha256"]
+            return cls(*names, *_moments_of(arrays), features, made_of=header["made_of"])
         except KeyError as error:
-            raise UserError(f"{path}: not statistics of images (it has no {error})") from error
+            raise UserError(f"{path}: not statistics of images (it has no {error}); {remedy}") from error
         except ValueError as error:
-            raise UserError(f"{path}: {error}; get it or make it again") from error
+            raise UserError(f"{path}: {error}; {remedy}") from error
 
 
-def statistics_of(path: Path, extractor: Extractor, open_images: Callable[[Path], ImageSet]) -> Statistics:
-    """Statistics of whatever ``path`` names: images, or an npz of selftrans, of the ADM suite or of its kin.
+def _require_classes(labels: Tensor, classes: int) -> None:
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if len(outside):
+        raise ValueError(f"{len(outside)} labels such as {outside[0]} are none of the extractor's {classes} classes")
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a path names: images, moments that somebody stored, both (ADM's references), or statistics of ours.
 
     Stored moments are taken as they are, on either side, as the ADM suite does; those of a file that names no
-    extractor are Inception's. Images are seen through ``extractor``. Raises UserError that names the file, also
-    if its statistics were made with another extractor.
+    extractor are Inception's.
     """
-    path = Path(path)
-    names = arrays_in(path)
-    if "extractor" in names:
-        stored = Statistics.load(path)
-        if (stored.extractor, stored.extractor_sha256) != (extractor.name, extractor.sha256):
+
+    path: Path
+    images: ImageSet | None = None
+    moments: tuple[Moments, Moments | None] | None = None
+    moments_sha256: str | None = None
+    stored: Statistics | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Look at what is there; no image is decoded. Raises UserError that names the file."""
+        path = Path(path)
+        if path.is_dir():
+            return cls(path, images=open_images(path))
+        with open_zip(path) as archive:
+            header = own_header(archive)
+            moments = header is None and "mu" in arrays_in(archive)
+            images = not moments or "arr_0" in arrays_in(archive)
+        if header is not None and header["kind"] == KIND:
+            return cls(path, stored=Statistics.load(path))
+        found = _stored_moments(path) if moments else (None, None)
+        return cls(path, open_images(path) if images else None, *found)
+
+    @property
+    def rows(self) -> int:
+        """Rows of features that it gives: those stored, else one of each image; 0 where it has moments only."""
+        if self.stored is not None:
+            return 0 if self.stored.features is None else len(self.stored.features)
+        return 0 if self.images is None else len(self.images)
+
+    def __str__(self) -> str:
+        if self.stored is None:
+            return f"{self.path}: {'moments' if self.images is None else self.images}"
+        count = self.stored.count
+        return f"{self.path}: statistics of {'an unknown number of' if count is None else f'{count:,}'} images"
+
+    def statistics(self, extractor: Extractor) -> Statistics:
+        """Statistics, of images as ``extractor`` sees them.
+
+        Raises UserError that names the file, also if its statistics were made with another extractor.
+        """
+        if self.stored is not None:
+            return self._of_the_same(extractor)
+        if self.moments is not None and extractor.name != INCEPTION:
             raise UserError(
-                f"{path}: statistics of extractor {stored.extractor} ({stored.extractor_sha256[:12]}), to be compared "
-                f"with features of {extractor.name} ({extractor.sha256[:12]}): make both with the same one"
+                f"{self.path}: mu and sigma of an extractor that it does not name, which is taken for Inception; they "
+                f"cannot be compared with features of {extractor.name}"
             )
-        return stored
-    if "mu" in names and extractor.name != INCEPTION:
-        raise UserError(
-            f"{path}: mu and sigma of an extractor that it does not name, which is taken for Inception; they cannot "
-            f"be compared with features of {extractor.name}"
-        )
-    moments = _stored_moments(path) if "mu" in names else None
-    if moments and "arr_0" not in names:
-        return Statistics(extractor.name, extractor.sha256, *moments)
-    images = open_images(path)
-    try:
-        seen = Statistics.gather(extractor.extract(images), extractor.name, extractor.sha256, images.labels)
-        return replace(seen, pool=moments[0], spatial=moments[1]) if moments else seen
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        names, moments_of = (extractor.name, extractor.sha256), {"moments": self.moments_sha256}
+        if self.images is None:
+            return Statistics(*names, *self.moments, made_of=moments_of)
+        try:
+            seen = Statistics.gather(extractor.extract(self.images), *names, self.images.labels)
+            seen = replace(seen, made_of=self._images_of())
+            if self.moments is None:
+                return seen
+            pool, spatial = self.moments
+            return replace(seen, pool=pool, spatial=spatial, made_of={**seen.made_of, **moments_of})
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from error
+
+    def _of_the_same(self, extractor: Extractor) -> Statistics:
+        if (self.stored.extractor, self.stored.extractor_sha256) != (extractor.name, extractor.sha256):
+            raise UserError(
+                f"{self.path}: statistics of extractor {self.stored.extractor} ({self.stored.extractor_sha256[:12]}), "
+                f"to be compared with features of {extractor.name} ({extractor.sha256[:12]}): make both with the same "
+                "one"
+            )
+        return self.stored
+
+    def _images_of(self) -> dict[str, Any]:
+        """What decides whether other images are these, after all have been read."""
+        made_of = {"images": self.images.sha256, "size": list(self.images.size)}
+        if self.images.labels is not None:
+            made_of["labels"] = _sha256({"labels": self.images.labels.numpy()})
+        return made_of
 
 
-def _stored_moments(path: Path) -> tuple[Moments, Moments | None]:
-    with refuse_damage(path), np.load(path) as file:
-        arrays = {name: file[name] for name in file.files if name.startswith(("mu", "sigma", "count"))}
+def _stored_moments(path: Path) -> tuple[tuple[Moments, Moments | None], str]:
+    """Pool and, if there are any, spatial moments, and the SHA-256 of the arrays."""
+    with open_zip(path) as archive:
+        names = sorted(name for name in arrays_in(archive) if name.startswith(("mu", "sigma", "count")))
+        arrays = {name: read_array(archive, name, MOMENTS_BYTES) for name in names}
     try:
-        return _moments_of(arrays)
+        return _moments_of(arrays), _sha256(arrays)
     except KeyError as error:
         raise UserError(f"{path}: it has moments, but no {error}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        begin_array(digest, name, array.dtype, array.shape)
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _moments_of(arrays: dict[str, np.ndarray]) -> tuple[Moments, Moments | None]:

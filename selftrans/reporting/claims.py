@@ -1,4 +1,4 @@
-"""The paper's claims, each judged over seeds by a one-sided paired t-test, with the paper's own numbers beside it."""
+"""The paper's claims, each judged over seeds by its paired 95 % interval, with the paper's own numbers beside it."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from selftrans.errors import UserError
 from selftrans.plan import Plan
 from selftrans.reporting.tables import check_comparable, read_metrics
 
-ALPHA = 0.05
+ALPHA = 0.05  # two-sided
 
 # FID by which reproductions of one row differ: REPA's SiT-B/2 has 24.4 in its paper and 27.3 or 23 elsewhere
 # (github.com/sihyun-yu/REPA, issues 59 and 5).
@@ -29,17 +29,18 @@ class Judgement:
 
     difference: float
     standard_error: float | None = None
-    low: float | None = None  # of the two-sided 95 % confidence interval
+    low: float | None = None  # of the 95 % confidence interval
     high: float | None = None
-    p: float | None = None
+    p: float | None = None  # two-sided
     verdict: Verdict = "undecided"
 
 
 def judge(better: Sequence[float], worse: Sequence[float]) -> Judgement:
     """Whether ``better`` is larger than ``worse``, values of the same seeds in the same order.
 
-    p is the probability of such a difference, or a larger one, if there is none: below 0.05 the claim holds, above
-    0.95 its opposite does. Where all seeds differ by the very same, p is 0 or 1, or 0.5 if that is nothing.
+    The claim holds if the interval of the mean difference (paired t-test, two-sided) lies above 0, is contradicted if
+    it lies below, and undecided if it contains 0. p is the probability of a difference as large as that in either
+    direction if there is none. Where all seeds differ by the very same, the interval is that difference alone.
     """
     differences = [one - other for one, other in zip(better, worse, strict=True)]
     difference = mean(differences)
@@ -47,17 +48,19 @@ def judge(better: Sequence[float], worse: Sequence[float]) -> Judgement:
         return Judgement(difference)
     error = stdev(differences) / len(differences) ** 0.5
     if error == 0:
-        p = 0.5 if difference == 0 else float(difference < 0)
-        return Judgement(difference, error, difference, difference, p, _verdict(p))
-    interval = ttest_rel(better, worse).confidence_interval(1 - ALPHA)
-    p = float(ttest_rel(better, worse, alternative="greater").pvalue)
-    return Judgement(difference, error, float(interval.low), float(interval.high), p, _verdict(p))
+        low = high = difference
+        p = float(difference == 0)
+    else:
+        test = ttest_rel(better, worse)
+        low, high = map(float, test.confidence_interval(1 - ALPHA))
+        p = float(test.pvalue)
+    return Judgement(difference, error, low, high, p, _verdict(low, high))
 
 
-def _verdict(p: float) -> Verdict:
-    if p < ALPHA:
+def _verdict(low: float, high: float) -> Verdict:
+    if low > 0:
         return "holds"
-    return "contradicted" if 1 - p < ALPHA else "undecided"
+    return "contradicted" if high < 0 else "undecided"
 
 
 def build_claims(plan: Plan) -> pd.DataFrame:

@@ -7,6 +7,10 @@ import pandas as pd
 
 from selftrans.plan import Plan
 from selftrans.reporting.claims import ALPHA, SPREAD
+from selftrans.reporting.markdown import as_table, escape
+from selftrans.reporting.text import one_line
+
+LEVEL = f"{100 * (1 - ALPHA):.0f} %"
 
 OTHERWISE = "† The paper's difference is that of its own runs; compared at this scale:"
 
@@ -15,7 +19,7 @@ def claims_to_markdown(plan: Plan, frame: pd.DataFrame) -> str:
     """What a verdict means, the verdicts by where the paper makes the claim, and what this scale compares otherwise."""
     text = ["# The paper's claims", "", *introduction(plan, frame), ""]
     for source, group in marked(plan, frame).groupby("source", sort=False):
-        text += [f"## {source}", "", claims_to_text(group, "says"), ""]
+        text += [f"## {escape(source)}", "", claims_to_text(group, "says"), ""]
     if changed := compared_otherwise(plan, frame):
         text += [OTHERWISE, "", *(f"- {change}" for change in changed), ""]
     return "\n".join(text)
@@ -32,13 +36,14 @@ def compared_otherwise(plan: Plan, frame: pd.DataFrame) -> list[str]:
     for name in [name for name in frame["claim"] if name in plan.scale.claims]:
         override = plan.scale.claims[name]
         compared = ", ".join(f"{key}: {value}" for key, value in override.set.items())
-        changed.append(f"{plan.project.claims[name].says}: `{compared}`, since {override.reason}")
+        says, reason = escape(plan.project.claims[name].says), one_line(override.reason)
+        changed.append(f"{says}: `{compared}`, since {reason}")
     return changed
 
 
 def claims_to_text(frame: pd.DataFrame, called: str = "claim") -> str:
     """A line for each claim in Markdown; claims are ``called`` by that column, their name or what they say."""
-    return claim_cells(frame, called).to_markdown(index=False, disable_numparse=True)
+    return as_table(claim_cells(frame, called))
 
 
 def claim_cells(frame: pd.DataFrame, called: str) -> pd.DataFrame:
@@ -49,7 +54,7 @@ def claim_cells(frame: pd.DataFrame, called: str) -> pd.DataFrame:
             "verdict": line["verdict"],
             "claim": line[called],
             "difference": _difference(line),
-            "95 % interval": _interval(line),
+            f"{LEVEL} interval": _interval(line),
             "p": _probability(line["p"]),
             "the paper's": _papers(line),
         }
@@ -75,17 +80,16 @@ def tally(frame: pd.DataFrame) -> Counter[str]:
 
 def introduction(plan: Plan, frame: pd.DataFrame) -> list[str]:
     """What verdicts, differences and p mean, as lines of Markdown."""
-    line, by_chance = frame.iloc[0], ALPHA * (frame["seeds"] > 1).sum()
+    line, by_chance = frame.iloc[0], ALPHA / 2 * (frame["seeds"] > 1).sum()
     return [
-        f"Scale `{plan.scale.name}`: {plan.scale.description}. {summary(frame)}",
+        f"Scale `{plan.scale.name}`: {one_line(plan.scale.description)}. {summary(frame)}",
         "",
         "A claim says that one run has a better metric than another. *difference* is by how much, more than 0 being "
         "for the claim: the mean over seeds ± its standard error, each seed a pair of runs that share initialisation, "
-        f"data order, noise and sampling noise. **holds**: a one-sided paired t-test at α = {ALPHA} finds the "
-        "difference above 0. **contradicted**: it finds it below 0. **undecided**: neither, which does not say that "
-        "there is none. p is that of the claim; the interval is two-sided. Nothing is corrected for the number of "
-        f"claims: if there were no difference behind any of them, about {by_chance:.1f} would hold by chance and "
-        "as many be contradicted.",
+        f"data order, noise and sampling noise. **holds**: the {LEVEL} interval of a paired t-test, two-sided, lies "
+        "above 0. **contradicted**: it lies below 0. **undecided**: it contains 0, which does not say that there is no "
+        "difference. p is that of the same test. Nothing is corrected for the number of claims: if there were no "
+        f"difference behind any of them, about {by_chance:.1f} would hold by chance and as many be contradicted.",
         "",
         f"Differences are of Fréchet distances over features of `{line['extractor']}`, which are no FIDs; *IS* marks "
         "those of Inception Scores, and *%* those of reductions of the distance, in points. *the paper's* is the "
@@ -118,7 +122,7 @@ def _interval(line: dict[str, Any]) -> str:
 def _probability(p: float | None) -> str:
     if p is None:
         return ""
-    return "< 0.001" if p < 0.001 else "> 0.999" if p > 0.999 else f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _papers(line: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A table for a paper: LaTeX to \\input, with the cells of the Markdown and a caption that says how to read them."""
 
 import re
+import shlex
 from collections.abc import Iterable
 from textwrap import wrap
 
@@ -8,6 +9,7 @@ import pandas as pd
 
 from selftrans.plan import Plan
 from selftrans.reporting.markdown import HEADERS, cells, introduction
+from selftrans.reporting.text import one_line
 
 # What pdflatex does not print as itself, or takes for a command: [ and * after the end of a row.
 SYMBOLS = {
@@ -41,6 +43,11 @@ SYMBOLS = {
 END = r"\\"  # of a row
 
 STYLES = {"`": "texttt", "*": "emph", "**": "textbf"}  # of Markdown's marks
+
+ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")  # by a backslash, in Markdown
+
+# Text of Markdown; or what stands between marks; or a mark that nothing closes.
+PIECES = re.compile(rf"((?:{ESCAPED.pattern}|[^*`])+)|(\*\*|\*|`)(.+?)(?<!\\)\3|(.)")
 
 PAPER = "paper: "  # begins the headers of its columns
 
@@ -113,12 +120,17 @@ def _cell(text: str) -> str:
 
 def origin(plan: Plan, command: str, packages: str) -> list[str]:
     """Comments: what made the file, and what a document must load."""
-    only = f" --only '{plan.project.only}'" if plan.project.only else ""
+    only = f" --only {shlex.quote(plan.project.only)}" if plan.project.only else ""
     return [
-        f"% Made by: selftrans {command} --scale {plan.scale.name}{only}",
-        "% What its numbers rest on: the Markdown beside it.",
-        rf"% In the preamble: \usepackage{{{packages}}}.",
+        comment(f"Made by: selftrans {command} --scale {plan.scale.name}{only}"),
+        comment("What its numbers rest on: the Markdown beside it."),
+        comment(rf"In the preamble: \usepackage{{{packages}}}."),
     ]
+
+
+def comment(text: str) -> str:
+    """Text that LaTeX leaves out; it ends with the line."""
+    return f"% {one_line(text)}"
 
 
 def caption(title: str, name: str, text: Iterable[str]) -> list[str]:
@@ -131,13 +143,15 @@ def caption(title: str, name: str, text: Iterable[str]) -> list[str]:
 
 
 def from_markdown(text: str) -> str:
-    """Markdown's code, emphasis and strong emphasis in LaTeX; all else is text."""
-    plain, marks, marked = (re.split(r"(\*\*|\*|`)(.+?)\1", text)[start::3] for start in range(3))
-    styled = [rf"\{STYLES[mark]}{{{escape(inner)}}}" for mark, inner in zip(marks, marked, strict=True)]
-    return "".join(escape(before) + after for before, after in zip(plain, [*styled, ""], strict=True))
+    """Markdown's code, emphasis, strong emphasis and escapes in LaTeX; all else is text."""
+    found = (piece.group(1, 3, 4, 5) for piece in PIECES.finditer(text))
+    return "".join(
+        rf"\{STYLES[mark]}{{{escape(inner)}}}" if mark else escape(ESCAPED.sub(r"\1", plain or alone))
+        for plain, mark, inner, alone in found
+    )
 
 
 def escape(text: str) -> str:
     """Text as pdflatex prints it, a hyphen before a number as a minus; characters without a symbol stay."""
-    text = re.sub(r"(?<!\w)-(?=\d)", "−", re.sub(r"\s+", " ", text))
+    text = re.sub(r"(?<!\w)-(?=\d)", "−", one_line(text))
     return text.translate(str.maketrans(SYMBOLS))

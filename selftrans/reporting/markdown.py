@@ -1,5 +1,6 @@
 """A table for people: Markdown with what must be known to read it, and a short form for the terminal."""
 
+import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -9,6 +10,7 @@ import pandas as pd
 from selftrans.config import Table
 from selftrans.plan import Plan
 from selftrans.reporting.tables import read_report
+from selftrans.reporting.text import one_line
 
 # Column -> header; what a table has of these is shown, in this order.
 HEADERS = {
@@ -76,15 +78,29 @@ DIGITS = {
 }
 
 
+# What Markdown takes for a mark, a tag, a link, an entity or the end of a cell; between letters or digits, _ is none.
+MARKS = re.compile(r"[\\`*~\[|]|<(?=[\w/!?])|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
+
 def to_markdown(plan: Plan, table: Table, frame: pd.DataFrame) -> str:
     """Title, how to read it, the table, what its numbers rest on, and what this scale cannot show."""
-    body = to_text(frame, tuple(HEADERS))
-    return "\n".join([f"# {table.title}", "", *introduction(plan, table, frame), "", body, "", *_notes(plan, table)])
+    title, body = f"# {escape(table.title)}", to_text(frame, tuple(HEADERS))
+    return "\n".join([title, "", *introduction(plan, table, frame), "", body, "", *_notes(plan, table)])
 
 
 def to_text(frame: pd.DataFrame, columns: Sequence[str] = SHORT) -> str:
     """The cells of ``columns`` in Markdown."""
-    return cells(frame, columns).to_markdown(index=False, disable_numparse=True)
+    return as_table(cells(frame, columns))
+
+
+def as_table(cells: pd.DataFrame) -> str:
+    """Cells of text in Markdown, under their headers."""
+    return cells.map(escape).rename(columns=escape).to_markdown(index=False, disable_numparse=True)
+
+
+def escape(text: str) -> str:
+    """Text as Markdown shows it, on one line."""
+    return MARKS.sub(r"\\\g<0>", one_line(text))
 
 
 def cells(frame: pd.DataFrame, columns: Sequence[str], cited: str = " (cited)") -> pd.DataFrame:
@@ -121,7 +137,7 @@ def introduction(plan: Plan, table: Table, frame: pd.DataFrame, cited: str = "as
     seeds = f"{line['seeds']} seeds, mean ± standard deviation" if line["seeds"] > 1 else "one seed"
     steps = ", ".join(str(step) for step in sorted(set(trained["steps"])))
     text = [
-        f"Scale `{plan.scale.name}`: {plan.scale.description}. Models are trained for {steps} steps; "
+        f"Scale `{plan.scale.name}`: {one_line(plan.scale.description)}. Models are trained for {steps} steps; "
         f"{line['samples']} samples per run, {seeds}. Rows of a seed share initialisation, data order, noise and "
         "sampling noise.",
         "",
@@ -144,7 +160,7 @@ def _notes(plan: Plan, table: Table) -> list[str]:
     """How good the parts are, where the scale departs from the paper's proportions, and what it cannot show."""
     notes = []
     for path in plan.reports_of(table):
-        values = ", ".join(f"{key} {_number(value)}" for key, value in read_report(path).items())
+        values = escape(", ".join(f"{key} {_number(value)}" for key, value in read_report(path).items()))
         notes.append(f"- `{path.stem}`: {values}")
     runs = [plan.milestone(row.run, seed=0)[0] for row in table.trained]
     runs += [run.teacher.run for run in runs if run.teacher is not None]
@@ -153,10 +169,10 @@ def _notes(plan: Plan, table: Table) -> list[str]:
         if family.stretch.reason:
             teacher, stop = family.stretch.teacher, family.stretch.stop
             factors = f"teachers × {teacher:g}, guided phase × {stop:g}"
-            notes.append(f"- In `{name}`, {factors}: {family.stretch.reason}")
+            notes.append(f"- In `{name}`, {factors}: {one_line(family.stretch.reason)}")
         for override in family.overrides:
             if any(run.row.family == name and fnmatchcase(run.name, override.rows) for run in runs):
-                notes.append(f"- Rows `{override.rows}` of `{name}`: {override.reason}")
+                notes.append(f"- Rows `{override.rows}` of `{name}`: {one_line(override.reason)}")
     for reference in dict.fromkeys(row.run for row in table.trained):
         run, step = plan.milestone(reference, seed=0)
         if run.stop_epoch is not None and step <= run.step_at(run.stop_epoch):

@@ -209,7 +209,7 @@ def date_sources(plan: Plan) -> None:
 
 
 def _remove_others(path: Path) -> None:
-    """Remove the inputs of a result under other keys, as those that are asked for no more."""
+    """Remove the inputs of a result under other keys; one that a living Snakemake may be about to read is newer."""
     for other in path.parent.glob(f"{path.stem.rpartition('.')[0]}.????????.json"):
-        if other != path:
+        if other != path and other.stat().st_mtime == OLDER:
             other.unlink(missing_ok=True)

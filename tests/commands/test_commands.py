@@ -2,14 +2,19 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
+from toy import write_metrics, write_report
 
 import selftrans
 from selftrans.commands import VERBS, main
+from selftrans.paths import Pattern
+from selftrans.results import RESULTS, publish
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +71,7 @@ def test_the_module_runs_without_installing_anything(tmp_path):
         (["plan", "--scale", "huge"], "config/config.yaml: scale: found 'huge'; allowed: tiny, or a path"),
         (["plan", "--config", "nowhere"], "nowhere/config.yaml: no such file"),
         (["table", "table9"], "no table is called 'table9'; allowed: main"),
-        (["table", "main"], "headline.json: no such file"),
+        (["table", "main"], ".json: no such file"),
         (["claims"], "claims.yaml: no claims, so there is nothing to judge"),
         (["train", "guided"], "'guided' is not a reference; write <run>@<epoch>, such as sit-b2@80"),
         (["sample", "guided@7"], "RUN@EPOCH: found 'guided@7'; allowed: the milestones guided@2, guided@3"),
@@ -191,15 +196,22 @@ def test_index_says_which_row_is_which_folder(call, configuration, tmp_path):
 # --------------------------------------------------------------------------------------------------- table
 
 
-def test_table_writes_csv_and_markdown(call, configuration, tmp_path):
+@pytest.fixture
+def made(configuration, tmp_path, monkeypatch):
+    """Metrics of all rows and the reports that they rest on, as the workflow leaves them."""
+    monkeypatch.chdir(tmp_path)
     plan = configuration.plan()
     shared = {"samples": 8, "references": 100, "k": 3, "split_size": 10, "extractor": "judge", "extractor_sha256": "0"}
     names = ("frechet", "spatial_frechet", "inception_score", "precision", "recall", "accuracy")
-    files = {path: dict.fromkeys(names, 0.5) | shared for path in plan.metrics_of(plan.project.tables["main"])}
-    files |= {path: {"steps": 5} for path in plan.reports_of(plan.project.tables["main"])}
-    for path, value in files.items():
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(json.dumps(value))
+    for path in plan.metrics_of(plan.project.tables["main"]):
+        write_metrics(path, dict.fromkeys(names, 0.5) | shared)
+    keys = plan.keys["small"]
+    write_report(plan.path(Pattern.tokenizer_report, tokenizer=keys.tokenizer), {"test_mse": 0.5})
+    write_report(plan.path(Pattern.extractor_report, extractor=keys.extractor), {"test_accuracy": 0.5})
+    return plan
+
+
+def test_table_writes_csv_and_markdown(made, call, tmp_path):
     code, _, error = call("table", "main")
     assert (code, error) == (0, "")
     with (tmp_path / "results" / "main.csv").open(newline="", encoding="utf-8") as file:
@@ -207,11 +219,67 @@ def test_table_writes_csv_and_markdown(call, configuration, tmp_path):
     assert (tmp_path / "results" / "main.md").read_text(encoding="utf-8").startswith("# Main results\n")
 
 
-def test_a_table_that_begins_with_a_cited_row_is_shown(call, tmp_path):
+def write_table(plan):
+    """A table that begins with a cited row, as if made for the plan."""
     lines = ["row,cited,epochs,frechet,seeds,extractor,scale,paper_samples,paper_fid"]
     lines += ["LDM-4,True,200,,,,tiny,50K,3.6", "ours,False,80,5.0,1,judge,tiny,50K,2.0"]
-    (tmp_path / "table.csv").write_text("\n".join(lines))
-    code, out, _ = call("show", str(tmp_path / "table.csv"))
+    path = RESULTS / "main.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines))
+    publish(plan, "main", [path])
+
+
+def test_a_table_that_begins_with_a_cited_row_is_shown(call, configuration):
+    write_table(configuration.plan())
+    code, out, _ = call("show", "results/main.csv")
     assert code == 0
     assert "LDM-4 (cited)" in out
     assert "1 seed at scale tiny; Fréchet and IS over judge, which are no FIDs." in out
+
+
+def edit_a_row(configuration):
+    configuration.rows["aligned"]["weight"] = 0.9
+
+
+def edit_the_title(configuration):
+    configuration.tables["main"]["title"] = "Other results"
+
+
+def edit_the_papers_values(configuration):
+    configuration.paper = configuration.paper.replace("38.60", "38.61")
+
+
+@pytest.mark.parametrize("edit", [edit_a_row, edit_the_title, edit_the_papers_values])
+def test_a_table_of_an_edited_configuration_is_not_shown_until_it_is_put_back(call, configuration, edit):
+    write_table(configuration.plan())
+    before = deepcopy(vars(configuration))
+    edit(configuration)
+    code, out, error = call("show", "results/main.csv")
+    assert (code, out) == (2, "")
+    assert "results/main: made with another configuration, which was edited since" in error
+    assert "make it with: snakemake --cores all results/main.csv" in error
+    vars(configuration).update(before)
+    assert call("show", "results/main.csv")[0] == 0
+
+
+def test_a_table_of_other_seeds_is_not_shown_unless_they_are_asked_for(call, configuration):
+    write_table(configuration.plan(seeds=2))
+    code, _, error = call("show", "results/main.csv")
+    assert code == 2
+    assert "results/main: made with seeds 2 (now 1), claim_seeds 2 (now 1); ask for the same again" in error
+    assert call("show", "results/main.csv", "--seeds", "2")[0] == 0
+
+
+def test_a_table_that_is_not_what_was_made_is_not_shown(call, configuration, tmp_path):
+    write_table(configuration.plan())
+    table, record = tmp_path / "results/main.csv", tmp_path / "results/main.json"
+    shutil.copy(table, tmp_path / "elsewhere.csv")
+    assert "elsewhere.csv: not in " in call("show", "elsewhere.csv")[2]
+    table.write_text(table.read_text().replace("5.0", "4.0"))
+    assert "results/main.csv: altered after it was written; delete it" in call("show", "results/main.csv")[2]
+    record.unlink()
+    assert "results/main.json: missing, so that nothing says what" in call("show", "results/main.csv")[2]
+    table.unlink()
+    code, out, error = call("show", "results/main.csv")
+    assert (code, out) == (2, "")
+    assert "results/main.csv: not made yet" in error

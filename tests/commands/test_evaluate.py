@@ -2,7 +2,12 @@
 
 import hashlib
 import json
+import os
+import resource
+import shutil
 import warnings
+import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +21,16 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
+from selftrans.artifacts import read_record, save_arrays
+from selftrans.commands import evaluate as command
 from selftrans.commands import main
-from selftrans.data.packed import write_packed
+from selftrans.commands.evaluate import files_of
+from selftrans.data.packed import Packed, write_packed
 from selftrans.evaluation import inception
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
 from selftrans.evaluation.moments import Moments
-from selftrans.evaluation.statistics import Statistics
+from selftrans.evaluation.statistics import Source, Statistics
 from selftrans.paths import Pattern
-from selftrans.samples import Samples
 
 pytestmark = [
     pytest.mark.xdist_group("inception"),  # one process makes the weights for all
@@ -54,7 +61,7 @@ def classifier(tmp_path_factory):
             parameter.data.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=draws)
     network.hidden.bias.data.fill_(4)
     path = tmp_path_factory.mktemp("extractor") / "extractor.safetensors"
-    Extractor(network, "judge").save(path)
+    Extractor(network, "judge").save(path, "judge-0123", {})
     return path, Extractor.load(path)
 
 
@@ -116,7 +123,13 @@ def test_agrees_with_torch_fidelity_and_with_the_formulas(classifier, tmp_path, 
     assert (result["samples"], result["references"], result["reference_images"]) == (400, 500, 500)
     assert (result["k"], result["split_size"]) == (3, 5000)
     assert (result["extractor"], result["extractor_sha256"]) == ("judge", extractor.sha256)
-    assert result["about"]["samples_sha256"] == hashlib.sha256((tmp_path / "samples.npz").read_bytes()).hexdigest()
+    for name, images, labels in (("samples", made, np.arange(400) % 10), ("reference", real, None)):
+        made_of = result[f"{name}_made_of"]
+        digest = hashlib.sha256(f"arr_0:|u1:{tuple(rows(images).shape)};".encode() + rows(images).tobytes())
+        assert (made_of["images"], made_of["size"]) == (digest.hexdigest(), [16, 16])
+        assert ("labels" in made_of) == (labels is not None)
+        assert result[f"{name}_extractor"] == "judge"
+    assert read_record(tmp_path / "result.json", "evaluation")["frechet"] == result["frechet"]
     shown = capsys.readouterr().out
     assert f"Fréchet distance{result['frechet']:>21.4f}   400 samples, 500 reference images" in shown
     assert "FID" not in shown
@@ -163,6 +176,7 @@ def test_inception_with_a_reference_of_the_adm_suite(weights, tmp_path, monkeypa
     assert (result["precision"], result["recall"]) == expected
     assert result["accuracy"] is None
     assert (result["samples"], result["references"], result["reference_images"]) == (7, 6, None)
+    assert (result["samples_extractor"], result["reference_extractor"]) == ("inception-2015-12-05", None)
     with np.load(tmp_path / "saved.npz") as saved:
         assert np.array_equal(saved["features"], pool.numpy())
         assert saved["mu_s"].shape == (2023,)
@@ -178,33 +192,35 @@ def test_a_run_is_measured_with_the_files_of_its_scale(classifier, configuration
     run = plan.run("plain", 0)
     real, made = draw(80, seed=1), draw(70, seed=2)
     extractor = plan.path(Pattern.extractor, extractor=run.keys.extractor)
-    Extractor.load(classifier[0]).save(extractor)
+    Extractor.load(classifier[0]).save(extractor, run.keys.extractor, {})
     reference = plan.path(Pattern.reference, extractor=run.keys.extractor)
     np.savez(tmp_path / "real.npz", arr_0=rows(real))
-    assert evaluate(classifier, "--samples", tmp_path / "real.npz", "--save-statistics", reference) == 0
-    where = {"run": run.id, "step": run.step_at(8), "preset": "headline"}
-    samples = plan.path(Pattern.samples, **where)
-    Samples(made, torch.arange(70) % 10, {"run": run.id, "name": "Fréchet"}).save(samples)
+    Source.open(tmp_path / "real.npz").statistics(classifier[1]).save(reference, run.keys.extractor)
+    samples, metrics, of = files_of(plan, run, run.step_at(8), "headline")
+    arrays = {"arr_0": rows(made), "arr_1": np.arange(70) % 10}
+    save_arrays(samples, "samples", arrays, {**of, "name": "Fréchet"})
 
     capsys.readouterr()
     # As the workflow's rule has it.
     rule = ["plain@8", "--seed", "0", "--expect", run.id, "--preset", "headline", "--threads", "1"]
     assert main(["evaluate", *rule]) == 0
-    result = json.loads(plan.path(Pattern.metrics, **where).read_text())
+    of["extractor_key"] = run.keys.extractor
+    result = read_record(metrics, "metrics", of)
+    result = {key: value for key, value in result.items() if key not in {"kind", "file", *of}}
     assert capsys.readouterr().out == f"plain seed 0 step 80: Fréchet distance {result['frechet']:.2f} (judge)\n"
     about = result.pop("about")
     assert (about["run"], about["name"]) == (run.id, "Fréchet")
-    assert about["samples_sha256"] == hashlib.sha256(samples.read_bytes()).hexdigest()
+    assert about["samples"] == str(samples)
     assert evaluate(classifier, "--samples", samples, "--reference", reference, "--output", "by-hand.json") == 0
-    by_hand = json.loads((tmp_path / "by-hand.json").read_text())
+    by_hand = read_record(tmp_path / "by-hand.json", "evaluation")
     assert by_hand.pop("about")["reference"] == str(reference)
-    assert by_hand == result
+    assert by_hand == {"kind": "evaluation"} | result
 
     assert main(["evaluate", "plain@8", "--expect", "another"]) == 2
     assert f"plain@8 is now {run.id}" in capsys.readouterr().err
     samples.write_bytes(samples.read_bytes()[:-100])
     assert main(["evaluate", "plain@8"]) == 2
-    assert f"{samples}: truncated, damaged or no npz" in capsys.readouterr().err
+    assert f"{samples}: truncated or damaged" in capsys.readouterr().err
 
 
 def evaluate(classifier, *arguments):
@@ -228,15 +244,24 @@ def test_folders_packed_images_and_npz_are_measured_alike(classifier, npz, tmp_p
     (tmp_path / "pictures").mkdir()
     for number, image in enumerate(rows(made)):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{number:05}.png")
-    write_packed(tmp_path / "packed", "images", [(made, torch.arange(30) % 10)], count=30, source={})
+    write_packed(tmp_path / "packed", "images", [(made, torch.arange(30) % 10)], count=30, source={}, about={})
     results = []
-    for samples in (npz("made", made), tmp_path / "pictures", tmp_path / "packed"):
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for path in (tmp_path / "pictures").iterdir():
+            archive.write(path, path.name)
+    for samples in (npz("made", made), tmp_path / "pictures", tmp_path / "pictures.zip", tmp_path / "packed"):
         output = tmp_path / "result.json"
         assert evaluate(classifier, "--samples", samples, "--reference", npz("real", real), "--output", output) == 0
-        result = json.loads(output.read_text())
+        result = read_record(output, "evaluation")
         assert result.pop("about")["samples"] == str(samples)
-        results.append({key: value for key, value in result.items() if key != "accuracy"})
-    assert results[0] == results[1] == results[2]
+        if samples.name == "packed":
+            assert result.pop("accuracy") is not None
+            assert result["samples_made_of"].pop("labels")
+        else:
+            assert result.pop("accuracy") is None
+            assert result["left_out"].pop("accuracy") == "the samples have no labels"
+        results.append(result)
+    assert all(result == results[0] for result in results)
 
 
 def test_saved_statistics_are_a_reference(classifier, npz, tmp_path, capsys):
@@ -246,7 +271,7 @@ def test_saved_statistics_are_a_reference(classifier, npz, tmp_path, capsys):
     results = []
     for reference in (real, saved):
         assert evaluate(classifier, "--samples", made, "--reference", reference, "--output", tmp_path / "r.json") == 0
-        results.append(json.loads((tmp_path / "r.json").read_text()))
+        results.append(read_record(tmp_path / "r.json", "evaluation"))
         results[-1].pop("about")
     assert results[0] == results[1]
 
@@ -257,7 +282,8 @@ def test_statistics_of_an_unknown_number_of_images_are_saved_without_one(classif
     moments = Moments(None, torch.zeros(64, dtype=torch.float64), torch.eye(64, dtype=torch.float64))
     Statistics(extractor.name, extractor.sha256, moments).save(stored)
     assert evaluate(classifier, "--samples", stored, "--save-statistics", saved) == 0
-    assert capsys.readouterr().out == f"{saved}: statistics of {stored}\n"
+    told = f"{stored}: statistics of an unknown number of images\n{saved}: statistics of {stored}\n"
+    assert capsys.readouterr().out == told
 
 
 def test_real_against_real(classifier, npz, tmp_path):
@@ -273,7 +299,7 @@ def test_kid(classifier, npz, tmp_path, monkeypatch):
     monkeypatch.setattr("selftrans.evaluation.kid.SUBSETS", 2)  # all 100 take ten seconds
     real, made = draw(1000, seed=1, size=8), draw(1001, seed=2, size=8)
     extractor = Extractor(SmallClassifier(classes=3, size=8), "judge")
-    extractor.save(tmp_path / "e.safetensors")
+    extractor.save(tmp_path / "e.safetensors", "judge-0123", {})
     files = ["--samples", npz("made", made), "--reference", npz("real", real), "--output", tmp_path / "r.json"]
     assert evaluate([tmp_path / "e.safetensors"], *files, "--kid") == 0
     pools = [features_of(extractor, images)[0] for images in (made, real)]
@@ -299,7 +325,7 @@ def test_warnings_reach_the_user(classifier, npz):
         ([], "evaluate what? Name either RUN@EPOCH, or --samples PATH and --reference PATH"),
         (["plain@8", "--samples", "x.npz"], "evaluate what?"),
         (["--samples", "x.npz"], "--reference: missing"),
-        (["--samples", "z.npz", "--reference", "y.npz"], "z.npz: no such file or folder"),  # without fetching weights
+        (["--samples", "z.npz", "--reference", "y.npz"], "z.npz: no such file"),  # without fetching weights
         (["--samples", "x.npz", "--save-statistics", "y.npz", "--kid"], "--reference: missing"),
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z"], "z: no such file"),
         (["--samples", "x.npz", "--reference", "y.npz", "--extractor", "z", "--weights", "w"], "--weights: they are"),
@@ -331,11 +357,10 @@ def test_too_few_samples_for_a_distance(classifier, npz, capsys):
 
 def test_too_few_samples_for_recall(classifier, npz, capsys):
     files = ["--samples", npz("made", draw(3, seed=1)), "--reference", npz("real", draw(20, seed=1))]
-    with pytest.warns(UserWarning, match=r"no precision and recall: sample features: .* at least k\+1 = 4 rows, got 3"):
-        assert evaluate(classifier, *files) == 0
+    assert evaluate(classifier, *files) == 0
     shown = capsys.readouterr().out
     assert "3 samples, 20 reference images" in shown
-    assert "recall" not in shown
+    assert "no precision, recall: sample features: a k-th neighbour, k = 3, needs at least k+1 = 4 rows, got 3" in shown
 
 
 @pytest.fixture
@@ -352,25 +377,28 @@ def two_sets(npz):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("folder", "folder is a folder; name a file in it"),
-        ("file.txt/result", "file.txt/result cannot be written (File exists); name another file"),
-        (f"{'long' * 99}/result", "cannot be written (File name too long)"),
-        ("/proc/result", "/proc/result cannot be written ("),
+        ("folder", "folder: a folder, which nothing here replaces"),
+        ("link", "link: a link, which nothing here replaces"),
+        ("/dev/null", "/dev/null: a device, which nothing here replaces"),
+        ("file.txt", "file.txt: "),
+        ("file.txt/result", "file.txt: a file stands where a folder is wanted; move it away"),
+        (f"{'long' * 99}/result", "the name is too long"),
+        ("/proc/result", "/proc"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_refused_first(classifier, two_sets, tmp_path, capsys, option, path, words):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file.txt").write_text("in the way")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
     assert evaluate(classifier, *two_sets, option, tmp_path / path) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {option}: ")
-    assert words in error
+    assert words in capsys.readouterr().err
+    assert (tmp_path / "file.txt").read_text() == "in the way"
 
 
 def test_missing_samples_are_refused_before_the_reference_is_looked_at(classifier, two_sets, tmp_path, capsys):
     _, damaged, *_ = two_sets
     assert evaluate(classifier, "--samples", tmp_path / "none.npz", "--reference", damaged) == 2
-    assert f"error: {tmp_path / 'none.npz'}: no such file or folder" in capsys.readouterr().err
+    assert f"error: {tmp_path / 'none.npz'}: no such file" in capsys.readouterr().err
 
 
 def test_too_few_images_for_kid_are_refused_first(classifier, two_sets, npz, tmp_path, capsys):
@@ -394,5 +422,250 @@ def test_a_wrong_reference_is_refused_before_the_samples_are_looked_at(classifie
     files = ["--samples", npz("made", draw(20, seed=1)), "--reference", tmp_path / "moved.npz"]
     assert evaluate(classifier, *files) == 2
     error = capsys.readouterr().err
-    assert "moved.npz: truncated, damaged or no npz" in error
+    assert "moved.npz: text, where images" in error
     assert "made.npz" not in error
+
+
+# -------------------------------------------------------------------------------- what is never overwritten
+
+
+@pytest.fixture
+def inputs(classifier, npz, tmp_path):
+    """Whatever a call reads, as files that may be damaged: (name of the option, file)."""
+    files = {"--samples": npz("made", draw(20, seed=1)), "--reference": tmp_path / "real.npz"}
+    Source.open(npz("images", draw(20, seed=2))).statistics(classifier[1]).save(files["--reference"])
+    files["--extractor"] = shutil.copy(classifier[0], tmp_path / "judge.safetensors")
+    return files
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-statistics"])
+@pytest.mark.parametrize("name", ["--samples", "--reference", "--extractor"])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_an_input_is_never_replaced(inputs, tmp_path, capsys, option, name, link):
+    given = inputs[name]
+    if link is not None:
+        link(given, tmp_path / "link")
+        given = tmp_path / "link"
+    before = {path: path.read_bytes() for path in inputs.values()}
+    call = [str(word) for pair in inputs.items() for word in pair]
+    assert main(["evaluate", *call, option, str(given)]) == 2
+    assert f"error: {option}: {given} is what {name} names; name another file" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in inputs.values()}
+
+
+def test_nothing_inside_a_folder_of_samples_is_replaced(classifier, npz, tmp_path, capsys):
+    rows = [(draw(20, seed=1), torch.arange(20) % 10)]
+    write_packed(tmp_path / "packed", "images", rows, count=20, source={}, about={})
+    before = {path: path.read_bytes() for path in (tmp_path / "packed").iterdir()}
+    (tmp_path / "link").symlink_to(tmp_path / "packed")
+    files = ["--samples", tmp_path / "packed", "--reference", npz("real", draw(20, seed=2))]
+    for name in ("manifest.json", "images.npy", "labels.npy"):
+        assert evaluate(classifier, *files, "--output", tmp_path / "link" / name) == 2
+        assert f"{name}: " in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in (tmp_path / "packed").iterdir()}
+
+
+def test_output_and_statistics_are_two_files(classifier, two_sets, tmp_path, capsys):
+    both = ["--output", tmp_path / "x", "--save-statistics", tmp_path / "y" / ".." / "x"]
+    (tmp_path / "y").mkdir()
+    assert evaluate(classifier, *two_sets, *both) == 2
+    assert "error: --save-statistics: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-statistics"])
+def test_only_results_of_ours_are_replaced(classifier, inputs, tmp_path, capsys, option):
+    files = ["--samples", inputs["--samples"], "--reference", inputs["--reference"]]
+    mine = tmp_path / "mine"
+    for content in (b'{"my": "notes"}', b"\x89PNG", b"", inputs["--samples"].read_bytes()):
+        mine.write_bytes(content)
+        assert evaluate(classifier, *files, option, mine) == 2
+        assert f"{option} replaces nothing but what it wrote itself; name another file" in capsys.readouterr().err
+        assert mine.read_bytes() == content
+    mine.unlink()
+    assert evaluate(classifier, *files, option, mine) == 0
+    first = mine.read_bytes()
+    assert evaluate(classifier, *files[:2], "--reference", inputs["--samples"], option, mine) == 0
+    assert (mine.read_bytes() != first) == (option == "--output")
+
+
+@pytest.fixture
+def full_disk():
+    """Files of more than 500 bytes cannot be written, as if the disk were full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-statistics"])
+def test_a_result_is_printed_before_it_is_written(classifier, inputs, full_disk, tmp_path, capsys, option):
+    files = ["--samples", inputs["--samples"], "--reference", inputs["--reference"]]
+    assert evaluate(classifier, *files, option, tmp_path / "new") == 2
+    told = capsys.readouterr()
+    assert "Fréchet distance" in told.out
+    assert f"error: {tmp_path / 'new'}: " in told.err
+    assert not (tmp_path / "new").exists()
+
+
+def test_statistics_are_kept_where_the_reference_does_not_fit(classifier, npz, tmp_path, capsys):
+    """Hours of features are not lost, since they are of other dimensions than the reference's."""
+    _, extractor = classifier
+    stored, saved = tmp_path / "stored.npz", tmp_path / "saved.npz"
+    moments = Moments(None, torch.zeros(3, dtype=torch.float64), torch.eye(3, dtype=torch.float64))
+    Statistics(extractor.name, extractor.sha256, moments).save(stored)
+    files = ["--samples", npz("made", draw(30, seed=2)), "--reference", stored]
+    assert evaluate(classifier, *files, "--save-statistics", saved) == 2
+    assert "differ in dimension" in capsys.readouterr().err
+    assert Statistics.load(saved).count == 30
+
+
+# ------------------------------------------------------------------------------------------ what is read
+
+
+def test_a_folder_says_what_was_read_of_it(classifier, npz, tmp_path, capsys):
+    for number, image in enumerate(rows(draw(10, seed=2))):
+        place = tmp_path / "pictures" / ("cats" if number < 4 else "dogs")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{number}.png")
+    (tmp_path / "pictures" / "manifest.json").write_text('{"name": "a web page", "icons": []}')  # of somebody else
+    files = ["--samples", tmp_path / "pictures", "--reference", npz("real", draw(20, seed=1))]
+    assert evaluate(classifier, *files, "--output", tmp_path / "r.json") == 0
+    shown = capsys.readouterr().out
+    assert f"{tmp_path / 'pictures'}: 10 images of 16×16 pixels, of cats (4), dogs (6)\n" in shown
+    assert f"{tmp_path / 'real.npz'}: 20 images of 16×16 pixels\n" in shown
+    about = read_record(tmp_path / "r.json", "evaluation")["about"]
+    assert about["samples_folders"] == {"cats": 4, "dogs": 6}
+
+
+@pytest.mark.parametrize("manifest", ["[" * 100_000, "no JSON", "[1]", "{}", '{"arrays": {}}'])
+def test_a_manifest_of_somebody_else_makes_no_packed_folder(tmp_path, manifest):
+    (tmp_path / "manifest.json").write_text(manifest)
+    assert not command.is_packed(tmp_path)
+
+
+def test_another_file_as_extractor_is_told_what_it_is(npz, tmp_path, capsys):
+    files = ["--samples", npz("made", draw(20, seed=1)), "--reference", npz("real", draw(20, seed=2))]
+    for given, what in ((tmp_path, "a folder"), (tmp_path / "made.npz", "an npz of arrays")):
+        assert evaluate([given], *files) == 2
+        told = f"error: {given}: {what}, where an extractor is wanted; --extractor takes inception, or a file that"
+        error = capsys.readouterr().err
+        assert told in error
+        assert "delete" not in error
+
+
+# ------------------------------------------------------------------------------------------------ identity
+
+
+@pytest.fixture
+def measured(classifier, configuration, tmp_path, monkeypatch):
+    """All that RUN@EPOCH reads, of plain@8: (run, files by what they are, what the samples say)."""
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan()
+    run = plan.run("plain", 0)
+    key = run.keys.extractor
+    files = {
+        "extractor": plan.path(Pattern.extractor, extractor=key),
+        "reference": plan.path(Pattern.reference, extractor=key),
+    }
+    files["samples"], files["metrics"], of = files_of(plan, run, run.step_at(8), "headline")
+    classifier[1].save(files["extractor"], key, {})
+    np.savez(tmp_path / "real.npz", arr_0=rows(draw(80, seed=1)))
+    Source.open(tmp_path / "real.npz").statistics(classifier[1]).save(files["reference"], key)
+    save_samples(files["samples"], of)
+    return run, files, of
+
+
+def save_samples(path, header):
+    save_arrays(path, "samples", {"arr_0": rows(draw(70, seed=2)), "arr_1": np.arange(70) % 10}, header)
+
+
+@pytest.mark.parametrize("change", [{"run": "other"}, {"step": 40}, {"seed": 1}, {"preset_key": "other-0123"}])
+def test_samples_of_something_else_under_the_right_name_are_refused(measured, capsys, change):
+    _, files, of = measured
+    save_samples(files["samples"], of | change)
+    assert main(["evaluate", "plain@8"]) == 2
+    error = capsys.readouterr().err
+    assert f"{files['samples']}: not the samples asked for: its {next(iter(change))} is " in error
+    assert not files["metrics"].exists()
+
+
+def test_an_extractor_or_reference_of_another_key_is_refused(measured, classifier, capsys):
+    run, files, _ = measured
+    assert main(["evaluate", "plain@8"]) == 0
+    reference = Statistics.load(files["reference"])
+    reference.save(files["reference"], "judge-0123")
+    assert main(["evaluate", "plain@8"]) == 2
+    assert f'expected "{run.keys.extractor}"; delete it and run' in capsys.readouterr().err
+    replace(reference, extractor_sha256="ab" * 32).save(files["reference"], run.keys.extractor)
+    assert main(["evaluate", "plain@8"]) == 2
+    assert "make both with the same one" in capsys.readouterr().err
+    classifier[1].save(files["extractor"], "judge-0123", {})
+    assert main(["evaluate", "plain@8"]) == 2
+    assert f"{files['extractor']}: not the extractor asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", ["extractor", "reference", "samples"])
+@pytest.mark.parametrize("change", ["truncated", "emptied", "flipped", "folder", "foreign"])
+def test_a_damaged_file_is_refused_and_nothing_is_written(measured, capsys, what, change):
+    _, files, _ = measured
+    path = files[what]
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    path.unlink()
+    if change == "folder":
+        path.mkdir()
+    elif change == "foreign":
+        np.savez(path.with_suffix(".npz"), mu=np.zeros(64), sigma=np.eye(64))
+        path.with_suffix(".npz").replace(path)
+    else:
+        path.write_bytes({"truncated": whole[: len(whole) // 2], "emptied": b"", "flipped": flipped}[change])
+    assert main(["evaluate", "plain@8"]) == 2
+    assert f"{path}: " in capsys.readouterr().err
+    assert not files["metrics"].exists()
+
+
+def test_a_run_is_measured_on_the_device_that_is_there(measured, monkeypatch):
+    asked = []
+
+    def device():
+        asked.append(True)
+        return torch.device("cpu")
+
+    monkeypatch.setattr(command, "device", device)
+    assert main(["evaluate", "plain@8"]) == 0
+    assert asked
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_is_measured_on_the_gpu(measured):
+    torch.cuda.reset_peak_memory_stats()
+    assert main(["evaluate", "plain@8"]) == 0
+    assert torch.cuda.max_memory_allocated() > 0
+
+
+def test_a_reference_is_of_the_images_that_its_extractor_was_trained_on(configuration, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    configuration.family["extractor"]["min_test_accuracy"] = 0.0
+    plan = configuration.plan()
+    keys = plan.keys["small"]
+    for split in ("train", "test"):
+        assert main(["pack-images", "--family", "small", "--split", split]) == 0
+    for verb in ("train-extractor", "make-reference"):
+        assert main([verb, "--family", "small"]) == 0
+    path = plan.path(Pattern.extractor, extractor=keys.extractor)
+    packed = Packed(plan.path(Pattern.images, data=keys.data, split="train"), "images")
+    extractor = Extractor.load(path, {"key": keys.extractor, "made_of": {"images": packed.sha256}})
+    reference = Statistics.load(plan.path(Pattern.reference, extractor=keys.extractor), {"key": keys.extractor})
+    assert (reference.extractor_sha256, reference.count, reference.size) == (extractor.sha256, len(packed), (16, 16))
+    made = features_of(extractor, packed.all()[0])[0]
+    torch.testing.assert_close(reference.features, made)
+    extractor.save(path, keys.extractor, {"images": "others"})
+    capsys.readouterr()
+    assert main(["make-reference", "--family", "small"]) == 2
+    assert f"{path}: not the extractor asked for: its made_of" in capsys.readouterr().err
+
+
+def test_a_preset_that_is_not_there(measured, capsys):
+    assert main(["evaluate", "plain@8", "--preset", "best"]) == 2
+    assert "--preset: found 'best'; allowed: headline" in capsys.readouterr().err

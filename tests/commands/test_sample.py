@@ -1,6 +1,5 @@
 """The verb sample: a preset in one piece, in shards, killed and gone on with; and pictures of any weights."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -14,10 +13,10 @@ import torch
 from matplotlib.image import imread
 from toy import random_backbone
 
+from selftrans.artifacts import load_tensors, read_record, save_tensors
 from selftrans.backbones.backbone import Backbone
 from selftrans.checkpoint import save_weights
 from selftrans.commands import main
-from selftrans.files import load_tensors, save_tensors
 from selftrans.paths import Pattern
 from selftrans.samples import Samples
 from selftrans.tokenizer import LatentStats, Tokenizer, build_vae
@@ -40,11 +39,12 @@ def plan(configuration, tmp_path, monkeypatch):
     backbone = random_backbone(**{key: value for key, value in run.backbone.items() if key != "backbone"})
     with torch.no_grad():
         backbone.final_layer.linear.weight *= 0.02
-    save_weights(plan.weights(run, 80), backbone, run, 80, "ema")
+    save_weights(plan.weights(run, 80), backbone, run, 80, "ema", {"latents": "0"})
     architecture = {"block_channels": (8, 8), "latent_channels": 4, "layers_per_block": 1, "norm_groups": 8}
     torch.manual_seed(0)
-    Tokenizer(build_vae(**architecture), architecture).save(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer))
-    LatentStats((0.0,) * 4, (1.0,) * 4).save(plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer))
+    vae, tokenizer = {"key": run.keys.tokenizer}, Tokenizer(build_vae(**architecture), architecture)
+    tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer), vae)
+    LatentStats((0.0,) * 4, (1.0,) * 4, **vae).save(plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer))
     return plan
 
 
@@ -54,11 +54,11 @@ def weights(plan):
 
 
 def samples_file(plan, preset="headline"):
-    return plan.path(Pattern.samples, run=plan.run("plain", 0).id, step=80, preset=preset)
+    return plan.samples_file(plan.run("plain", 0), 80, preset)
 
 
 def batch_files(plan):
-    return sorted((plan.root / "work" / "samples").rglob("batch-*.npy"))
+    return sorted((plan.root / "work" / "samples").rglob("batch-*.npz"))
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def test_samples_say_what_they_are_made_of_and_no_batch_remains(plan, weights, c
     samples = Samples.load(samples_file(plan))
     assert samples.images.shape == (10, 3, 16, 16)
     assert samples.labels.tolist() == list(range(10))
-    assert samples.header["weights_sha256"] == load_tensors(weights)[1]["sha256"]
+    assert samples.header["weights_sha256"] == load_tensors(weights, "weights")[1]["sha256"]
     assert samples.header["preset"]["steps"] == 2
     assert not batch_files(plan)
 
@@ -96,8 +96,10 @@ def test_shards_in_any_order_make_the_same_samples(plan, preset):
     samples_file(plan, preset).unlink()
     for shard in ("2/3", "3/3", "1/3"):
         assert main(["sample", "plain@8", "--preset", preset, "--shard", shard]) == 0
-        marker = plan.root / f"shards/{plan.run('plain', 0).id}.step-80.{preset}/{shard.replace('/', '-of-')}.json"
-        assert json.loads(marker.read_text())["provenance"]["commit"]
+        run, (part, parts) = plan.run("plain", 0), shard.split("/")
+        where = {"run": run.id, "step": 80, "preset": run.preset_key(preset), "shard": part, "shards": parts}
+        marker = read_record(plan.path(Pattern.shard, **where), "shard", {"run": run.id, "step": 80, "seed": 0})
+        assert marker["provenance"]["commit"]
         assert not samples_file(plan, preset).exists()
     with forward_passes() as sizes:
         assert main(["sample", "plain@8", "--preset", preset]) == 0
@@ -205,9 +207,10 @@ def test_weights_elsewhere_need_to_be_told_their_vae(plan, weights, tmp_path, ca
 
 
 def test_imported_weights_say_that_they_name_no_vae(weights, tmp_path, capsys):
-    tensors, header = load_tensors(weights)
-    del header["recipe"]
-    save_tensors(tmp_path / "imported.safetensors", tensors, header)
+    tensors, header = load_tensors(weights, "weights")
+    for key in ("kind", "recipe"):
+        del header[key]
+    save_tensors(tmp_path / "imported.safetensors", "weights", tensors, header)
     assert main(["sample", "--weights", "imported.safetensors", "--grid", "out.png"]) == 2
     assert "imported.safetensors: imported weights do not say what VAE" in capsys.readouterr().err
 
@@ -257,10 +260,10 @@ def test_shards_are_jobs_of_the_workflow_and_change_nothing(configuration, tmp_p
     preset.update(batch_size=2, shards=3)
     plan = configuration.plan()
     run = plan.run("plain", 0)
-    target = plan.path(Pattern.samples, run=run.id, step=20, preset="headline")
+    target = plan.samples_file(run, 20, "headline")
     made = snakemake("--", str(target), folder=tmp_path, config=configuration.folder)
     assert made.returncode == 0, made.stderr
-    logs = tmp_path / plan.root / "logs" / "sample_shard" / f"{run.id}.step-20.headline"
+    logs = tmp_path / plan.root / "logs" / "sample_shard" / f"{run.id}.step-20.{run.preset_key('headline')}"
     assert {path.name for path in logs.iterdir()} == {f"{shard}-of-3.log" for shard in (1, 2, 3)}
     assert not list((tmp_path / plan.root).rglob("*-of-3.json"))
     preset.update(shards=1)

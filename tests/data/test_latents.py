@@ -12,6 +12,7 @@ from selftrans.tokenizer import LatentStats, Tokenizer, build_vae
 
 TINY = {"block_channels": (4, 8), "latent_channels": 2, "layers_per_block": 1, "norm_groups": 2}
 COUNT = 30
+VAE = {"key": "toy-kl-vae-01234567"}
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +30,19 @@ def images():
 def folders(tmp_path_factory, tokenizer, images):
     """(packed images, packed latents, their statistics)"""
     folder = tmp_path_factory.mktemp("latents")
-    write_packed(folder / "images", "images", [(images, torch.arange(COUNT))], count=COUNT, source={})
-    stats = extract_latents(folder / "images", tokenizer, folder / "latents", batch_size=8)
-    return folder / "images", folder / "latents", stats
+    packed = pack(folder / "images", images)
+    stats = extract_latents(packed, tokenizer, folder / "latents", batch_size=8, about=VAE)
+    return packed, Packed(folder / "latents", "moments", VAE), stats
+
+
+def pack(folder, images):
+    write_packed(folder, "images", [(images, torch.arange(COUNT))], count=COUNT, source={}, about={})
+    return Packed(folder, "images")
 
 
 def test_extraction_stores_the_moments_of_each_image(folders, tokenizer, images):
     _, latents, stats = folders
-    moments, labels = Packed(latents, "moments").all()
+    moments, labels = latents.all()
     assert moments.shape == (COUNT, 4, 4, 4)
     torch.testing.assert_close(moments, tokenizer.encode(images))
     assert torch.equal(labels, torch.arange(COUNT))
@@ -46,11 +52,10 @@ def test_extraction_stores_the_moments_of_each_image(folders, tokenizer, images)
 
 
 def test_latents_say_what_they_were_made_of(folders, tokenizer):
-    images, latents, _ = folders
-    assert Packed(latents, "moments").source == {
-        "images": Packed(images, "images").sha256,
-        "tokenizer": tokenizer.sha256,
-    }
+    images, latents, stats = folders
+    assert latents.source == {"images": images.sha256, "tokenizer": tokenizer.sha256}
+    assert stats.key == VAE["key"]
+    assert (stats.tokenizer_sha256, stats.latents_sha256) == (tokenizer.sha256, latents.sha256)
 
 
 def test_a_batch_is_a_function_of_indices_and_generator(folders, images):
@@ -69,7 +74,7 @@ def test_a_batch_is_a_function_of_indices_and_generator(folders, images):
 def test_batches_hold_normalised_draws_from_the_posterior(folders):
     _, latents, stats = folders
     dataset = LatentDataset(latents, None, stats)
-    moments = Packed(latents, "moments").all()[0][5]
+    moments = latents.all()[0][5]
     batch = dataset.batch(torch.full((20_000,), 5), generator(0, "posterior"))
     assert batch.images is None
     raw = stats.denormalise(batch.latents)
@@ -79,10 +84,18 @@ def test_batches_hold_normalised_draws_from_the_posterior(folders):
 
 
 def test_images_that_the_latents_were_not_made_of_are_refused(folders, tmp_path, images):
-    write_packed(tmp_path / "others", "images", [(images.flip(0), torch.arange(COUNT))], count=COUNT, source={})
+    others = pack(tmp_path / "others", images.flip(0))
     _, latents, stats = folders
     with pytest.raises(UserError, match=r"not made of the images in .*others"):
-        LatentDataset(latents, tmp_path / "others", stats)
+        LatentDataset(latents, others, stats)
+
+
+def test_statistics_of_other_latents_are_refused(folders, tokenizer, images, tmp_path):
+    packed, latents, _ = folders
+    others = pack(tmp_path / "others", images.flip(0))
+    stats = extract_latents(others, tokenizer, tmp_path / "latents", batch_size=8, about=VAE)
+    with pytest.raises(UserError, match="not the latents that its statistics are of"):
+        LatentDataset(latents, packed, stats)
 
 
 @given(count=st.integers(1, 40), batch_size=st.integers(1, 90), seed=st.integers(0, 3), epochs=st.integers(1, 4))

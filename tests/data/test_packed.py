@@ -10,6 +10,7 @@ from selftrans.data.packed import Packed, write_packed
 from selftrans.errors import UserError
 
 FILES = {"images.npy", "labels.npy", "crc32.npy", "manifest.json"}
+ABOUT = {"key": "toy-01234567", "split": "train"}
 
 
 def rows_and_labels(count, shape=(3, 4, 4), dtype=torch.uint8, seed=0):
@@ -20,7 +21,7 @@ def rows_and_labels(count, shape=(3, 4, 4), dtype=torch.uint8, seed=0):
 
 def write(folder, rows, labels, batch_size=4):
     batches = zip(rows.split(batch_size), labels.split(batch_size), strict=True)
-    write_packed(folder, "images", batches, count=len(rows), source={"source": "test"})
+    write_packed(folder, "images", batches, count=len(rows), source={"source": "test"}, about=ABOUT)
 
 
 def flip(path, position):
@@ -90,6 +91,7 @@ def test_the_hash_is_that_of_the_contents(tmp_path):
 def test_the_manifest_says_what_and_where_from(folder):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["rows"] == 10
+    assert ABOUT.items() <= manifest.items()
     assert manifest["arrays"]["images"]["shape"] == [10, 3, 4, 4]
     assert manifest["arrays"]["images"]["dtype"] == "uint8"
     assert Packed(folder, "images").source == {"source": "test"}
@@ -137,6 +139,14 @@ def test_another_kind_of_rows_is_refused(folder):
         Packed(folder, "moments")
 
 
+@pytest.mark.parametrize(("key", "other"), [("key", "toy-89abcdef"), ("split", "test")])
+def test_whole_rows_of_something_else_are_refused(folder, key, other):
+    assert len(Packed(folder, "images", ABOUT)) == 10
+    found = rf"its {key} is \"{ABOUT[key]}\", expected \"{other}\"; delete the folder"
+    with pytest.raises(UserError, match=rf"manifest\.json: not the packed rows asked for: {found}"):
+        Packed(folder, "images", ABOUT | {key: other})
+
+
 def test_a_writer_that_stops_leaves_no_manifest_not_even_the_old_one(folder):
     rows, labels = rows_and_labels(10, seed=1)
 
@@ -145,7 +155,7 @@ def test_a_writer_that_stops_leaves_no_manifest_not_even_the_old_one(folder):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_packed(folder, "images", interrupted(), count=10, source={})
+        write_packed(folder, "images", interrupted(), count=10, source={}, about=ABOUT)
     assert {path.name for path in folder.iterdir()} == FILES - {"manifest.json"}
     write(folder, rows, labels)
     assert torch.equal(Packed(folder, "images").all()[0], rows)
@@ -154,5 +164,5 @@ def test_a_writer_that_stops_leaves_no_manifest_not_even_the_old_one(folder):
 def test_too_few_rows_are_refused(tmp_path):
     rows, labels = rows_and_labels(9)
     with pytest.raises(ValueError, match="10 rows were announced, 9 rows and 9 labels came"):
-        write_packed(tmp_path, "images", [(rows, labels)], count=10, source={})
+        write_packed(tmp_path, "images", [(rows, labels)], count=10, source={}, about=ABOUT)
     assert not list(tmp_path.iterdir())

@@ -1,9 +1,18 @@
+import os
+import pickle
+
+import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
 
+from selftrans.artifacts import load_tensors, save_tensors
 from selftrans.data.sources import digits
+from selftrans.errors import UserError
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
-from selftrans.evaluation.features import Features
+from selftrans.evaluation.features import INCEPTION, Features
 from selftrans.fitting import seeded, train_classifier
 
 
@@ -100,8 +109,9 @@ def test_the_layout_in_memory_does_not_matter(trained, images):
 
 def test_save_and_load_give_the_same_extractor(trained, images, tmp_path):
     extractor, _ = trained
-    assert extractor.save(tmp_path / "extractor.safetensors") == extractor.sha256
-    loaded = Extractor.load(tmp_path / "extractor.safetensors")
+    path = tmp_path / "extractor.safetensors"
+    assert extractor.save(path, "digits-0123", {"images": "ab"}) == extractor.sha256
+    loaded = Extractor.load(path, {"key": "digits-0123", "made_of": {"images": "ab"}})
     assert (loaded.name, loaded.sha256) == ("digit-classifier", extractor.sha256)
     for name, features in gather(loaded, images, 20).items():
         assert torch.equal(features, gather(extractor, images, 20)[name])
@@ -114,3 +124,88 @@ def test_other_weights_have_another_hash():
 
     assert sha256(0) == sha256(0)
     assert sha256(0) != sha256(1)
+
+
+@pytest.fixture
+def path(trained, tmp_path):
+    trained[0].save(tmp_path / "extractor.safetensors", "digits-0123", {"images": "ab"})
+    return tmp_path / "extractor.safetensors"
+
+
+@pytest.mark.parametrize("expected", [{"key": "digits-4567"}, {"made_of": {"images": "cd"}}])
+def test_another_extractor_under_the_right_name_is_refused(path, expected):
+    with pytest.raises(UserError, match=r"extractor\.safetensors: not the extractor asked for: .*; make it"):
+        Extractor.load(path, expected, remedy="make it")
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_no_flipped_bit_goes_unnoticed(path, trained, where, bit):
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(where * len(whole))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        found = Extractor.load(path)
+    except UserError as error:
+        assert str(path) in str(error)  # noqa: PT017 - either outcome is right
+    else:
+        assert (found.name, found.sha256) == (trained[0].name, trained[0].sha256)
+    finally:
+        path.write_bytes(whole)
+
+
+def save_npz(path):
+    with path.open("wb") as file:
+        np.savez(file, arr_0=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "a folder, where an extractor is wanted"),
+        (lambda path: path.write_bytes(b""), "an empty file, where"),
+        (lambda path: path.write_text('{"kind": "metrics"}'), "JSON, where"),
+        (lambda path: path.write_bytes(pickle.dumps({"weight": [1]}, protocol=2)), "a pickle, such as PyTorch's .pt"),
+        (lambda path: torch.save({"weight": torch.zeros(3)}, path), "a file of PyTorch (.pt, .pth), where"),
+        (save_npz, "an npz of arrays, where"),
+        (os.mkfifo, "a pipe, where"),
+        (lambda path: save_file({"weight": torch.zeros(3)}, path), "not a file that selftrans wrote"),
+        (lambda path: save_tensors(path, "weights", {"a": torch.zeros(3)}, {}), "weights, where extractor is wanted"),
+    ],
+)
+def test_another_file_is_told_what_it_is(tmp_path, make, words):
+    path = tmp_path / "given"
+    make(path)
+    with pytest.raises(UserError) as refused:
+        Extractor.load(path, remedy="name another")
+    assert str(refused.value).startswith(f"{path}: ")
+    assert words in str(refused.value)
+    assert str(refused.value).endswith("; name another")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"architecture": {"classes": 10**9, "size": 8 * 10**5}},  # petabytes, if room were made for it
+        {"architecture": {"classes": 3, "size": 16}},
+        {"architecture": {"classes": -1, "size": 32}},
+        {"architecture": {"classes": 10, "depth": 3}},
+        {"architecture": None},
+        {"name": INCEPTION},
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused(path, change):
+    weights, header = load_tensors(path, "extractor")
+    save_tensors(path, "extractor", weights, {**header, **change})
+    with pytest.raises(UserError, match=r"extractor\.safetensors: "):
+        Extractor.load(path)
+
+
+@pytest.mark.parametrize("change", [{"extra.weight": torch.zeros(3)}, {"head.bias": None}])
+def test_a_tensor_too_many_or_too_few_is_refused(path, change):
+    weights, header = load_tensors(path, "extractor")
+    weights = {name: tensor for name, tensor in (weights | change).items() if tensor is not None}
+    save_tensors(path, "extractor", weights, header)
+    with pytest.raises(UserError, match=next(iter(change)).replace(".", r"\.")):
+        Extractor.load(path)

@@ -107,7 +107,7 @@ class Mischief:
 def test_another_file_is_refused_before_anything_in_it_is_read(tmp_path):
     trace = tmp_path / "trace"
     (tmp_path / "weights.pth").write_bytes(pickle.dumps(Mischief(trace)))
-    with pytest.raises(UserError, match=r"weights\.pth: not the published Inception weights.*expected 6726825d.*https"):
+    with pytest.raises(UserError, match=r"weights\.pth: a pickle.*, but not the published.*expected 6726825d.*https"):
         load_inception(tmp_path / "weights.pth")
     assert not trace.exists()
 
@@ -127,6 +127,11 @@ def test_weights_of_another_network(tmp_path):
         load_inception(path, sha256(path)[:8])
 
 
+def test_a_folder(tmp_path):
+    with pytest.raises(UserError, match="a folder, where a file is wanted"):
+        load_inception(tmp_path)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nowhere\.pth: no such file; Inception's weights are published at https://"):
         load_inception(tmp_path / "nowhere.pth")
@@ -138,7 +143,7 @@ def test_the_file_is_found_where_torch_hub_keeps_it(tmp_path, monkeypatch, name)
     path = tmp_path / "hub" / "checkpoints" / name
     path.parent.mkdir(parents=True)
     path.write_text("cut off")
-    with pytest.raises(UserError, match=f"{path}: not the published Inception weights, or damaged"):
+    with pytest.raises(UserError, match=f"{path}: text, but not the published Inception weights, or damaged"):
         load_inception()
 
 

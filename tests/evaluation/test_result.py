@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -108,12 +109,12 @@ def test_too_few_samples_for_any_metric(rows):
 def test_without_k_neighbours_there_is_a_distance_and_no_recall(reference, rows):
     few = statistics([features(rows, seed=20)])
     for samples, against, what in ((few, reference, "sample"), (reference, few, "reference")):
-        words = rf"no precision and recall: {what} features: .* needs at least k\+1 = 4 rows, got {rows}"
-        with pytest.warns(UserWarning, match=words):
-            result = evaluate(samples, against)
+        result = evaluate(samples, against)
         assert result.frechet == frechet_distance(samples.pool, against.pool)
         assert (result.precision, result.recall) == (None, None)
-        assert "precision" not in result.summary()
+        reason = f"{what} features: a k-th neighbour, k = 3, needs at least k+1 = 4 rows, got {rows}"
+        assert result.left_out["precision"] == result.left_out["recall"] == reason
+        assert f"  no precision, recall: {reason}" in result.summary()
 
 
 @pytest.mark.filterwarnings("ignore:.* rows for .* dimensions")
@@ -121,8 +122,9 @@ def test_as_many_rows_as_neighbours_are_asked_for(reference):
     """Four rows are enough for k = 3, not for k = 4."""
     samples = statistics([features(4, seed=20)])
     assert evaluate(samples, reference).recall is not None
-    with pytest.warns(UserWarning, match=r"k\+1 = 5 rows, got 4"):
-        assert evaluate(samples, reference, k=4).recall is None
+    result = evaluate(samples, reference, k=4)
+    assert result.recall is None
+    assert "k+1 = 5 rows, got 4" in result.left_out["recall"]
 
 
 def test_samples_that_are_all_the_same(real, reference):
@@ -142,8 +144,10 @@ def test_samples_that_are_all_the_same(real, reference):
 
 def test_accuracy_only_where_the_labels_are_the_extractors_classes(reference):
     samples = features(50, seed=20)
-    for labels, expected in ((samples.logits.argmax(dim=1), 1.0), (torch.arange(50), None)):
-        assert evaluate(statistics([samples], labels), reference).accuracy == expected
+    labels = samples.logits.argmax(dim=1)
+    assert evaluate(statistics([samples], labels), reference).accuracy == 1
+    with pytest.raises(ValueError, match="47 labels such as 3 are none of the extractor's 3 classes"):
+        statistics([samples], torch.arange(50))
     labels = samples.logits.argmax(dim=1)
     inception = {"extractor": INCEPTION}
     real = statistics([features(60, seed=10)], **inception)
@@ -151,7 +155,7 @@ def test_accuracy_only_where_the_labels_are_the_extractors_classes(reference):
 
 
 def test_sorted_labels_are_warned_about(reference):
-    samples, labels = features(50, seed=20), torch.arange(50) // 10
+    samples, labels = features(50, seed=20), torch.arange(50) // 17
     with pytest.warns(UserWarning, match="sorted by class"):
         evaluate(statistics([samples], labels), reference, split_size=25)
 
@@ -181,9 +185,19 @@ def test_what_is_not_in_the_statistics_is_none(reference):
     assert result.frechet == evaluate(samples, reference).frechet
     assert (result.spatial_frechet, result.precision, result.recall, result.references) == (None,) * 4
     assert result.reference_images is None
+    assert result.left_out == {
+        "spatial_frechet": "the reference has no moments of spatial features",
+        "precision": "the reference has no images, only moments",
+        "recall": "the reference has no images, only moments",
+        "accuracy": "the samples have no labels",
+    }
+    assert "  no precision, recall: the reference has no images, only moments" in result.summary()
     assert evaluate(reference, moments).samples == 60
-    assert evaluate(moments, reference).inception_score is None
-    with pytest.raises(ValueError, match="no KID without features"):
+    result = evaluate(moments, reference)
+    assert result.inception_score is None
+    assert result.left_out["inception_score"] == "the samples have no images, only statistics"
+    assert result.left_out["recall"] == "the samples have no images, only moments"
+    with pytest.raises(ValueError, match="no KID: the reference has no images, only moments"):
         evaluate(samples, moments, kid_subsets=3)
 
 
@@ -223,3 +237,23 @@ def test_only_inceptions_distances_are_called_fid(extractor):
 def test_features_of_different_numbers_of_rows():
     with pytest.raises(ValueError, match=r"\(5, 6\), \(4, 9\), \(5, 3\)"):
         Features(normal(5, 6), normal(4, 9), normal(5, 3))
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_of_another_size_are_warned_about(reference):
+    small, large = ({"images": "ab", "size": [size, size]} for size in (32, 64))
+    samples = replace(statistics([features(50, seed=20)]), made_of=small)
+    for other in ({}, {"moments": "ab"}, small):
+        evaluate(samples, replace(reference, made_of=other))
+    with pytest.warns(UserWarning, match="samples of 32×32 pixels, but a reference of 64×64"):
+        result = evaluate(samples, replace(reference, made_of=large))
+    assert (result.samples_made_of, result.reference_made_of) == (small, large)
+
+
+def test_a_result_names_both_extractors_as_far_as_they_are_known(reference):
+    samples = statistics([features(50, seed=20)])
+    unnamed = replace(reference, made_of={"moments": "ab"})
+    for against, name in ((reference, "digits-classifier"), (unnamed, None)):
+        result = evaluate(samples, against)
+        assert (result.samples_extractor, result.reference_extractor) == ("digits-classifier", name)
+        assert result.extractor == "digits-classifier"

@@ -1,16 +1,20 @@
 """Statistics: what is saved is read back, what others saved is understood, what is damaged is refused by name."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from selftrans.artifacts import load_arrays, save_arrays
 from selftrans.errors import UserError
+from selftrans.evaluation import statistics
 from selftrans.evaluation.extractors import Extractor, SmallClassifier
 from selftrans.evaluation.features import INCEPTION, Features
-from selftrans.evaluation.images import open_images
-from selftrans.evaluation.statistics import Statistics, statistics_of
+from selftrans.evaluation.statistics import Source, Statistics
 
 
 def normal(*shape, seed=0):
@@ -30,10 +34,11 @@ def path(reference, tmp_path):
     return path
 
 
-def rewrite(path, **changes):
-    with np.load(path) as file:
-        arrays = dict(file) | changes
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+def rewrite(path, about=(), **changes):
+    """The file with other contents, whole and sealed; what is None is left out."""
+    arrays, header = load_arrays(path, "statistics")
+    arrays = {name: np.asarray(array) for name, array in (arrays | changes).items() if array is not None}
+    save_arrays(path, "statistics", arrays, {**header, **dict(about)})
 
 
 def test_made_from_batches(reference):
@@ -93,7 +98,7 @@ def test_missing_file(tmp_path):
 def test_truncated_file(path, share):
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=r"reference\.npz: truncated, damaged or no npz.*make it again"):
+    with pytest.raises(UserError, match=r"reference\.npz: (truncated or damaged|an empty file).*"):
         Statistics.load(path)
 
 
@@ -101,7 +106,7 @@ def test_a_flipped_bit(path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"reference\.npz: truncated, damaged or no npz"):
+    with pytest.raises(UserError, match=r"reference\.npz: truncated or damaged"):
         Statistics.load(path)
 
 
@@ -127,14 +132,14 @@ def test_no_damage_goes_unnoticed(reference, path, where, bit):
 
 def test_something_else_entirely(path):
     path.write_text("a page that says the file has moved")
-    with pytest.raises(UserError, match=r"reference\.npz: truncated, damaged or no npz"):
+    with pytest.raises(UserError, match=r"reference\.npz: text, where images .* or statistics \(npz\) are wanted"):
         Statistics.load(path)
 
 
 def test_a_single_array(path):
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(UserError, match=r"reference\.npz"):
+    with pytest.raises(UserError, match=r"reference\.npz: a single array \(\.npy\), where"):
         Statistics.load(path)
 
 
@@ -145,10 +150,48 @@ def test_a_key_is_missing(path, key):
         Statistics.load(path)
 
 
-@pytest.mark.parametrize("key", ["extractor", "extractor_sha256"])
-def test_nobody_knows_the_extractor(path, key):
-    rewrite(path, **{key: None})
-    with pytest.raises(UserError, match=r"reference\.npz: .*does not name an extractor"):
+def test_statistics_that_somebody_else_wrote(path, reference):
+    np.savez(path, mu=reference.pool.mean, sigma=reference.pool.covariance)
+    with pytest.raises(UserError, match=r"reference\.npz: not a file that selftrans wrote"):
+        Statistics.load(path)
+
+
+def test_other_numbers_under_the_same_header_are_refused(path, reference):
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"mu": arrays["mu"] + 1})
+    with pytest.raises(UserError, match=r"reference\.npz: altered after it was written"):
+        Statistics.load(path)
+
+
+def test_statistics_of_another_extractor_or_another_kind_are_refused(path):
+    rewrite(path, {"key": "judge-0123"})
+    assert Statistics.load(path, {"key": "judge-0123"}).count == 40
+    with pytest.raises(UserError, match=r'its key is "judge-0123", expected "judge-4567"; make it'):
+        Statistics.load(path, {"key": "judge-4567"}, remedy="make it")
+    arrays, header = load_arrays(path, "statistics")
+    save_arrays(path, "features", arrays, {**header, "kind": "features"})
+    with pytest.raises(UserError, match=r"reference\.npz: features, where statistics is wanted"):
+        Statistics.load(path)
+    with pytest.raises(UserError, match=r"reference\.npz: features, where samples is wanted"):
+        Source.open(path)
+
+
+def test_compressed_arrays_and_forged_sizes_are_refused_before_they_are_made_room_for(path, reference):
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez_compressed(path, **arrays | {"features": np.zeros((2000, 2000), np.float32)})
+    with pytest.raises(UserError, match=r"\.npy is compressed, which selftrans never does"):
+        Statistics.load(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                if name == "features":
+                    layout = {"descr": "<f4", "fortran_order": False, "shape": (10**9, 6)}
+                    np.lib.format.write_array_header_1_0(member, layout)
+                else:
+                    np.lib.format.write_array(member, array)
+    with pytest.raises(UserError, match=r"features says that it takes 24000000\d+ bytes, but has 128"):
         Statistics.load(path)
 
 
@@ -163,7 +206,6 @@ def test_what_may_be_missing(path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"mu": np.full(6, np.nan)}, "the mean holds NaN"),
         ({"sigma": np.triu(np.ones((6, 6)))}, "not symmetric"),
         ({"sigma_s": -np.eye(9)}, "negative variance"),
         ({"sigma_s": np.eye(8)}, r"\(9,\) and \(8, 8\)"),
@@ -177,13 +219,23 @@ def test_what_may_be_missing(path):
         ({"count_s": 40.5}, r"count_s is \(\) float64; expected one integer"),
         ({"features": np.ones((40, 6), complex)}, r"features is \(40, 6\) complex128; expected"),
         ({"features": np.ones((40, 5))}, r"\(40, 5\) and \(6,\)"),
-        ({"features": np.full((40, 6), np.inf)}, "row 0 holds NaN or infinity"),
     ],
 )
 def test_contents_that_cannot_be(path, changes, message):
     rewrite(path, **changes)
     with pytest.raises(UserError, match=rf"reference\.npz: .*{message}"):
         Statistics.load(path)
+
+
+def test_nothing_that_is_not_finite_is_written(reference, path):
+    before = path.read_bytes()
+    features = reference.features.clone()
+    features[3, 2] = torch.inf
+    with pytest.raises(ValueError, match="row 3 holds NaN or infinity"):
+        Statistics(reference.extractor, reference.extractor_sha256, reference.pool, features=features)
+    with pytest.raises(UserError, match="not written, since mu holds NaN"):
+        rewrite(path, mu=np.full(6, np.nan))
+    assert path.read_bytes() == before
 
 
 def test_a_failed_save_leaves_the_old_file(path, reference):
@@ -228,7 +280,7 @@ def rows(images):
 
 
 def read(path, name=INCEPTION):
-    return statistics_of(path, extractor(name), open_images)
+    return Source.open(path).statistics(extractor(name))
 
 
 @pytest.fixture
@@ -323,7 +375,7 @@ def test_images_of_a_size_that_the_extractor_does_not_take(tmp_path):
     np.savez(tmp_path / "images.npz", arr_0=rows(images(20, seed=0)))
     small = Extractor(SmallClassifier(classes=3, size=8), "small")
     with pytest.raises(UserError, match=r"images\.npz: images are 5×4 pixels, but the extractor takes 8×8"):
-        statistics_of(tmp_path / "images.npz", small, open_images)
+        Source.open(tmp_path / "images.npz").statistics(small)
 
 
 def test_one_image(tmp_path):
@@ -344,5 +396,79 @@ def test_saved_statistics_are_a_reference_of_their_extractor_only(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere\.npz: no such file or folder"):
+    with pytest.raises(UserError, match=r"nowhere\.npz: no such file"):
         read(tmp_path / "nowhere.npz")
+
+
+# ------------------------------------------------------------------------------- what decides who is who
+
+
+def test_the_same_images_have_the_same_hash_however_they_are_kept(tmp_path):
+    pixels = rows(images(5, seed=0))
+    np.savez(tmp_path / "a.npz", arr_0=pixels)
+    np.savez_compressed(tmp_path / "b.npz", arr_0=np.asfortranarray(pixels), arr_1=np.arange(5) % 2)
+    for number, image in enumerate(pixels):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "folder" / f"{number}.png")
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        for path in (tmp_path / "folder").iterdir():
+            archive.write(path, path.name)
+    np.savez(tmp_path / "other.npz", arr_0=pixels[::-1])
+    found = {name: read(tmp_path / name).made_of for name in ("a.npz", "b.npz", "folder", "c.zip", "other.npz")}
+    assert found["a.npz"]["size"] == [4, 5]
+    assert found["a.npz"] == found["folder"] == found["c.zip"]
+    assert {**found["b.npz"], "labels": None} == {**found["a.npz"], "labels": None}
+    assert found["other.npz"]["images"] != found["a.npz"]["images"]
+
+
+def test_what_they_are_made_of_is_saved_with_them(tmp_path, stored):
+    np.savez(tmp_path / "virtual.npz", arr_0=rows(images(20, seed=0)), arr_1=np.arange(20) % 2, **stored)
+    made = read(tmp_path / "virtual.npz")
+    assert made.made_of.keys() == {"images", "size", "labels", "moments"}
+    assert made.named_extractor is None
+    made.save(tmp_path / "saved.npz")
+    assert read(tmp_path / "saved.npz").made_of == made.made_of
+    stored["mu"] = stored["mu"] + 1
+    np.savez(tmp_path / "virtual.npz", arr_0=rows(images(20, seed=0)), arr_1=np.arange(20) % 2, **stored)
+    assert read(tmp_path / "virtual.npz").made_of["moments"] != made.made_of["moments"]
+
+
+@pytest.mark.parametrize("label", [-1, 6])
+def test_labels_outside_of_the_classes_are_an_error(tmp_path, label):
+    """`Mean` has 6 logits. Inception's classes are not those of labels, so that nothing is known there."""
+    np.savez(tmp_path / "images.npz", arr_0=rows(images(20, seed=0)), arr_1=np.full(20, label))
+    with pytest.raises(
+        UserError, match=rf"images\.npz: 20 labels such as {label} are none of the extractor's 6 classes"
+    ):
+        read(tmp_path / "images.npz", "mean")
+    assert read(tmp_path / "images.npz").count == 20
+
+
+def samples_of_ours(path, pixels, **header):
+    save_arrays(path, "samples", {"arr_0": pixels, "arr_1": np.arange(len(pixels)) % 3}, header)
+
+
+def test_samples_of_ours_are_compared_with_their_own_hash(tmp_path):
+    path, other = tmp_path / "samples.npz", tmp_path / "other.npz"
+    samples_of_ours(path, rows(images(20, seed=0)), run="plain")
+    assert Source.open(path).images.header["run"] == "plain"
+    assert read(path).count == 20
+    samples_of_ours(other, rows(images(20, seed=1)), run="other")
+    with np.load(path) as first, np.load(other) as second:
+        header, swapped = first["header"], dict(second)
+    np.savez(path, **swapped | {"header": header})
+    with pytest.raises(UserError, match=r"samples\.npz: altered after it was written"):
+        read(path)
+
+
+def test_a_header_of_somebody_else_says_nothing(tmp_path):
+    for header in (np.array('{"seed": 3}'), np.array("no JSON"), np.zeros(3), np.array(None)):
+        np.savez(tmp_path / "images.npz", arr_0=rows(images(20, seed=0)), header=header)
+        assert Source.open(tmp_path / "images.npz").images.header == {}
+
+
+def test_a_covariance_of_zeros_that_would_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(statistics, "MOMENTS_BYTES", 50_000)
+    np.savez_compressed(tmp_path / "stats.npz", mu=np.zeros(100), sigma=np.zeros((100, 100)))  # 1 kB
+    with pytest.raises(UserError, match=r"stats\.npz: .*sigma has 80,128 bytes; at most 50,000 are read"):
+        read(tmp_path / "stats.npz")

@@ -1,5 +1,6 @@
 """Judgements against Student's distribution in closed form; claims over made-up evaluations, worked out by hand."""
 
+from collections import Counter
 from math import atan, pi, sqrt
 from pathlib import Path
 
@@ -36,7 +37,9 @@ QUANTILES = {1: 12.7062047, 2: 4.30265273, 3: 3.18244631}  # of 0.975
         ([1.0, 2.0, 3.0, 4.0], 2.5, sqrt(5 / 3) / 2, "holds"),  # t = 3.87
         ([-1.0, -2.0, -3.0, -4.0], -2.5, sqrt(5 / 3) / 2, "contradicted"),
         ([-1.0, 2.0, 3.0, 4.0], 2.0, sqrt(14 / 3) / 2, "undecided"),  # t = 1.85
-        ([1.0, 2.0, 3.0], 2.0, 1 / sqrt(3), "holds"),  # t = 3.46
+        ([1.0, 2.0, 3.0], 2.0, 1 / sqrt(3), "undecided"),  # t = 3.46, beyond 0.05 to one side only
+        ([-1.0, -2.0, -3.0], -2.0, 1 / sqrt(3), "undecided"),
+        ([2.0, 3.0, 4.0], 3.0, 1 / sqrt(3), "holds"),  # t = 5.20
         ([1.0, 2.0], 1.5, 0.5, "undecided"),  # t = 3, of which two seeds make nothing
         ([1.0, 1.1], 1.05, 0.05, "holds"),  # t = 21
     ],
@@ -47,7 +50,7 @@ def test_a_judgement_is_students(differences, mean, error, verdict):
     freedom = len(differences) - 1
     assert found.difference == pytest.approx(mean)
     assert found.standard_error == pytest.approx(error)
-    assert found.p == pytest.approx(ABOVE[freedom](mean / error))
+    assert found.p == pytest.approx(2 * ABOVE[freedom](abs(mean) / error))
     assert (found.low, found.high) == pytest.approx(
         (mean - QUANTILES[freedom] * error, mean + QUANTILES[freedom] * error)
     )
@@ -61,7 +64,7 @@ def test_one_seed_decides_nothing():
 
 
 @pytest.mark.parametrize(
-    ("difference", "p", "verdict"), [(2.0, 0.0, "holds"), (0.0, 0.5, "undecided"), (-2.0, 1.0, "contradicted")]
+    ("difference", "p", "verdict"), [(2.0, 0.0, "holds"), (0.0, 1.0, "undecided"), (-2.0, 0.0, "contradicted")]
 )
 def test_seeds_that_all_agree_give_no_nan(difference, p, verdict):
     found = judge([5.0 + difference] * 4, [5.0] * 4)
@@ -84,7 +87,7 @@ def test_swapped_sides_turn_the_verdict_around(values):
     found, swapped = judge_pairs(values), judge_pairs([(other, one) for one, other in values])
     assert swapped.verdict == OPPOSITE[found.verdict]
     assert swapped.difference == -found.difference
-    assert swapped.p == pytest.approx(1 - found.p, abs=1e-12)
+    assert swapped.p == pytest.approx(found.p, abs=1e-12)
     assert (swapped.low, swapped.high) == pytest.approx((-found.high, -found.low))
 
 
@@ -104,9 +107,17 @@ def test_the_order_of_seeds_and_the_unit_of_the_metric_do_not_matter(values):
 @given(pairs.filter(lambda values: len({one - other for one, other in values}) > 1))
 def test_a_second_implementation_agrees(values):
     found = judge_pairs(values)
-    test = ttest_1samp([one - other for one, other in values], 0, alternative="greater")
+    test = ttest_1samp([one - other for one, other in values], 0)
     assert found.p == pytest.approx(test.pvalue, rel=1e-6, abs=1e-12)
-    assert (found.verdict == "holds") == (test.pvalue < 0.05)
+    assert (found.verdict == "undecided") == (test.pvalue >= 0.05)
+
+
+@given(pairs)
+def test_no_interval_denies_its_verdict(values):
+    found = judge_pairs(values)
+    assert (found.verdict == "holds") == (found.low > 0)
+    assert (found.verdict == "contradicted") == (found.high < 0)
+    assert found.low <= found.difference <= found.high
 
 
 # ------------------------------------------------------------------------------------------------ building
@@ -178,7 +189,7 @@ def test_a_smaller_distance_is_better(results):
     assert (line["better_mean"], line["worse_mean"]) == (34.0, 44.0)
     assert line["difference"] == pytest.approx(10.0)
     assert line["standard_error"] == pytest.approx(2 / sqrt(3))
-    assert line["p"] == pytest.approx(ABOVE[2](5 * sqrt(3)))
+    assert line["p"] == pytest.approx(2 * ABOVE[2](5 * sqrt(3)))
     assert line["verdict"] == "holds"
     assert (line["seeds"], line["claims"], line["scale"], line["samples"]) == (3, 4, "tiny", 8)
 
@@ -315,13 +326,28 @@ def test_the_markdown_groups_by_source_and_says_what_a_verdict_means(results):
     assert text.index("## Table 4\n") < text.index("guidance gains more")
     assert text.index("guidance gains more") < text.index("## Section 9\n") < text.index("nothing helps")
     assert "4 claims over 3 seeds: 3 hold, 1 are contradicted, 0 are undecided." in text
-    assert "about 0.2 would hold by chance" in text
+    assert "about 0.1 would hold by chance and as many be contradicted" in text
     assert "over features of `judge`, which are no FIDs" in text
     row = next(line for line in text.splitlines() if "alignment helps" in line)
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells == ["holds", "alignment helps", "+10.00 ± 1.15", "+5.03 to +14.97", "0.007", "+6.40, clear"]
+    assert cells == ["holds", "alignment helps", "+10.00 ± 1.15", "+5.03 to +14.97", "0.013", "+6.40, clear"]
     row = next(line for line in text.splitlines() if "guidance gains more" in line)
     assert [cell.strip() for cell in row.strip("|").split("|")][2] == "+25.2 ± 3.8 %"
+
+
+def test_the_verdicts_that_the_docs_show_agree_with_their_intervals_and_with_the_readme():
+    shown = (REPOSITORY / "docs/tables/demo_claims.md").read_text(encoding="utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.splitlines() if line.startswith("|")]
+    verdicts = Counter()
+    for verdict, _, _, interval, *_ in rows:
+        if " to " in interval:
+            low, high = map(float, interval.split(" to "))
+            assert {"holds": low >= 0, "contradicted": high <= 0, "undecided": low <= 0 <= high}[verdict]
+            verdicts[verdict] += 1
+    counts = [f"{verdicts['holds']} hold", *(f"{verdicts[name]} are {name}" for name in ("contradicted", "undecided"))]
+    assert f"{verdicts.total()} claims over 4 seeds: {', '.join(counts)}." in shown
+    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+    assert f"**{counts[0]}, {counts[1]} and {counts[2]}**" in readme
 
 
 # ------------------------------------------------------------------------------------------------- command

@@ -205,7 +205,10 @@ def figures_with(data):
 def figure_inputs(wildcards):
     """What a figure is drawn from."""
     try:
-        return [made_of(f"figures/{wildcards.figure}"), *inputs_of(PLAN, wildcards.figure)]
+        return [
+            made_of(f"figures/{wildcards.figure}"),
+            *inputs_of(PLAN, wildcards.figure),
+        ]
     except UserError as error:
         raise WorkflowError(str(error))
 

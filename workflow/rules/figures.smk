@@ -32,6 +32,7 @@ rule figure:
         runtime=10,
     params:
         extent=EXTENT,
+        entry=lambda wildcards: FIGURES[wildcards.figure].model_dump(mode="json"),  # for its caption
     shell:
         "python -m selftrans figure {wildcards.figure} {params.extent}"
         " --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -27,6 +27,7 @@ rule table:
         "../../environment.yml"
     params:
         extent=EXTENT,
+        table=lambda wildcards: table_of(wildcards).model_dump(mode="json"),  # for its caption
     shell:
         "python -m selftrans table {wildcards.table} {params.extent} > {log} 2> >(tee -a {log} >&2)"
 

@@ -16,6 +16,7 @@ from selftrans.files import atomic_path
 from selftrans.plan import Plan
 from selftrans.records import Record, check, read_yaml, refuse
 from selftrans.reporting import figures
+from selftrans.reporting.csv import write_csv
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,11 +138,11 @@ def draw_figure(plan: Plan, name: str, folder: Path) -> list[Path]:
 def _save_data(path: Path, data: "Data") -> Path:
     import numpy as np
 
-    with atomic_path(path) as part, part.open("wb") as file:
-        if isinstance(data, dict):
+    if isinstance(data, dict):
+        with atomic_path(path) as part, part.open("wb") as file:
             np.savez_compressed(file, **data)
-        else:
-            data.to_csv(file, index=False)
+    else:
+        write_csv(path, data)
     return path
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from selftrans.plan import Plan
 from selftrans.reporting import claims_markdown, markdown
+from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
 from selftrans.reporting.results import RESULTS, is_current
@@ -21,7 +22,7 @@ from selftrans.reporting.training_log import log_file, read_log
 
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
 SCREEN = 150  # pixels that an inch of a figure takes, at most
-PROSE = MarkdownIt("commonmark")
+PROSE = MarkdownIt("commonmark", {"html": False}).disable("image")  # tags are text, and a page needs no network
 
 # What a training log holds -> what its panel is called, and whether its axis is logarithmic.
 CURVES = {
@@ -99,7 +100,7 @@ class RunSection:
 
 def result(plan: Plan, name: str) -> pd.DataFrame | None:
     """``results/<name>.csv`` if it is there, whole, and the plan's."""
-    return pd.read_csv(RESULTS / f"{name}.csv").convert_dtypes() if is_current(plan, name) else None
+    return read_csv(RESULTS / f"{name}.csv") if is_current(plan, name) else None
 
 
 def tables(plan: Plan, columns: Sequence[str] = tuple(markdown.HEADERS)) -> Iterator[TableSection]:

@@ -37,13 +37,16 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.references, self.ids, self.words = [], [], set(), []
+        self.open, self.references, self.ids, self.words, self.tags = [], [], set(), [], set()
+        self.sources = set()
         self.feed(text)
         assert self.open == []
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
+        self.tags.add(tag)
+        self.sources |= {found["src"]} if "src" in found else set()
         self.references += [found[key] for key in ("src", "href") if key in found]
         self.ids |= {found["id"]} if "id" in found else set()
         if tag not in VOID:
@@ -170,6 +173,44 @@ def test_parts_are_pages_of_their_own(plan, tmp_path):
     assert provenance.ids == {"provenance"}
 
 
+def test_tags_in_what_others_wrote_are_text(plan, configuration, tmp_path):
+    tag = "<script>alert(1)</script><img src=x onerror=y>"  # and a picture from elsewhere, in the note
+    configuration.scale |= {
+        "description": f"digits {tag}",
+        "notes": {"main": f"A note.\n\n{tag}\n\n*an emphasis* ![](https://example.org/x.png)"},
+        "claims": {"harms": {"set": {"worse": "aligned@8"}, "reason": tag}},
+    }
+    configuration.family["stretch"] = {"teacher": 2, "stop": 2, "reason": f"small\n\n{tag}"}
+    configuration.family["overrides"] = [{"rows": "guided", "set": {"weight": 0.25}, "reason": tag}]
+    configuration.tables["main"]["rows"][0]["label"] = f"|{tag}\n|"
+    configuration.tables["main"]["title"] = tag
+    configuration.claims["helps"]["says"] = configuration.claims["helps"]["source"] = tag
+    plan = configuration.plan()
+    make_results(plan)
+    write_report(plan.path(Pattern.tokenizer_report, tokenizer=plan.keys["small"].tokenizer), {tag: tag, "test_mse": 0})
+    run("table", "main", plan=plan)
+    run("claims", plan=plan)
+    run("page", plan=plan)
+    pages = [page_of(path) for path in (tmp_path / "results").glob("*.html")]
+    assert len(pages) == 5
+    assert "script" not in {found for page in pages for found in page.tags}
+    assert not {found for page in pages for found in page.sources if not found.startswith("data:")}
+    page = page_of(tmp_path / "results/index.html")
+    assert page.text.count(tag) >= 10
+    assert "an emphasis" in page.text
+    assert "*an emphasis*" not in page.text
+
+
+def test_a_label_that_looks_like_a_formula_is_a_label(plan, configuration, tmp_path):
+    configuration.tables["main"]["rows"][0]["label"] = "=1+1"
+    plan = configuration.plan()
+    make_results(plan)
+    run("table", "main", plan=plan)
+    run("page", plan=plan)
+    assert (tmp_path / "results/main.csv").read_text().splitlines()[1].startswith("'=1+1,")
+    assert '<th scope="row">=1+1</th>' in (tmp_path / "results/index.html").read_text()
+
+
 @pytest.mark.parametrize("what", ["an edited configuration", "another number of seeds", "an altered table"])
 def test_what_is_not_the_plans_is_not_there(plan, configuration, tmp_path, what):
     make_results(plan)
@@ -180,7 +221,9 @@ def test_what_is_not_the_plans_is_not_there(plan, configuration, tmp_path, what)
         configuration.write()
     if what == "an altered table":
         table = tmp_path / "results/main.csv"
-        table.write_text(table.read_text().replace("44.0", "4.0"))
+        text = table.read_text()
+        assert ",44," in text  # whole numbers stay whole
+        table.write_text(text.replace(",44,", ",4,"))
     run("page", plan=plan)
     page = page_of(tmp_path / "results/index.html")
     assert "headline" not in page.ids
