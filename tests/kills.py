@@ -29,8 +29,8 @@ from typing import Any, NamedTuple
 
 import timm
 import torch
-
 from conftest import Configuration
+
 from selftrans.artifacts import load_arrays, load_tensors
 from selftrans.backbones import build_backbone
 from selftrans.commands import main
@@ -41,12 +41,12 @@ from selftrans.paths import Pattern
 from selftrans.plan import Plan
 from selftrans.weight_import import MODELS
 
-COUNTED = "file operations: "
 HANG = 60  # seconds, after which a verb that says nothing is taken for hanging
 
 # Events of `sys.addaudithook` that change files; "open" is one if it is for writing.
-CHANGES = {f"os.{name}" for name in ("rename", "remove", "mkdir", "rmdir", "truncate", "chmod", "utime", "link", "symlink")}
-CHANGES |= {f"shutil.{name}" for name in ("rmtree", "move", "copyfile", "copytree", "copymode", "copystat")}
+CHANGES = {
+    f"os.{change}" for change in ("rename", "remove", "mkdir", "rmdir", "truncate", "chmod", "utime", "link", "symlink")
+}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -110,7 +110,10 @@ def configure(folder: Path) -> Plan:
     gallery = "kind: gallery, run: guided@2, preset: headline, classes: [0, 3], each: 1"
     (folder / "config" / "figures.yaml").write_text(f"gallery: {{title: Samples, caption: Some., {gallery}}}\n")
     published.mkdir()
-    torch.save(timm.create_model(PUBLISHED["dino-s"], num_classes=0, **OPTIONS["dino-s"]).state_dict(), folder / encoder["weights"])
+    torch.save(
+        timm.create_model(PUBLISHED["dino-s"], num_classes=0, **OPTIONS["dino-s"]).state_dict(),
+        folder / encoder["weights"],
+    )
     sizes = {"input_size": 32, "channels": 4, "num_classes": 1000, "out_channels": 8}
     torch.save(build_backbone(**MODELS["sit-mu8"], **sizes).state_dict(), published / "model.pt")
     return plan
@@ -144,7 +147,18 @@ def verbs(plan: Plan) -> list[Verb]:
         Verb(("make-reference", *family)),
         Verb(("train-encoder", *family)),
         Verb(("import-encoder", "--family", "other")),
-        Verb(("import-weights", "published/model.pt", "--as", "sit-mu8", "--from", "sit", "--output", "out/sit.safetensors")),
+        Verb(
+            (
+                "import-weights",
+                "published/model.pt",
+                "--as",
+                "sit-mu8",
+                "--from",
+                "sit",
+                "--output",
+                "out/sit.safetensors",
+            )
+        ),
         Verb(("train", "plain@2"), killed=False),
         Verb(("train", "aligned@2"), killed=False),
         Verb(("freeze-teacher", "aligned@1", "--layer", "4")),
@@ -168,11 +182,12 @@ def verbs(plan: Plan) -> list[Verb]:
 
 @dataclass(frozen=True)
 class Stage:
-    """A verb, and the working folder before and after it."""
+    """A verb, and the working folder before and after it, where nothing interrupted it."""
 
     verb: Verb
     before: Path
     after: Path
+    operations: int  # how many file operations it has
 
     @cached_property
     def found(self) -> dict[str, str]:
@@ -190,6 +205,11 @@ class Stage:
         return {name: digest for name, digest in self.made.items() if self.found.get(name) != digest}
 
     @property
+    def goes_on(self) -> bool:
+        """Whether the verb, killed, does not begin anew."""
+        return self.verb.arguments[0] in ("train", "sample")
+
+    @property
     def name(self) -> str:
         return " ".join(self.verb.arguments[:-2])
 
@@ -200,19 +220,20 @@ def make_project(folder: Path) -> list[Stage]:
     work = folder / "work"
     work.mkdir(parents=True)
     plan = configure(work)
-    stages = []
+    operations, stages = watch(work), []
     try:
         for number, verb in enumerate(verbs(plan)):
             before, after = folder / f"{number:02d}", folder / f"{number + 1:02d}"
             if not number:
                 shutil.copytree(work, before)
             os.chdir(work)
+            operations.clear()
             with contextlib.redirect_stdout(None):
                 code = main(verb.arguments)
             if code:
                 raise RuntimeError(f"{verb} ended with {code}")
+            stages.append(Stage(verb, before, after, len(operations)))
             shutil.copytree(work, after)
-            stages.append(Stage(verb, before, after))
     finally:
         os.chdir(here)
     return [stage for stage in stages if stage.verb.killed]
@@ -266,9 +287,8 @@ def in_child(folder: Path, verb: Verb, kill: Kill | None = None) -> tuple[int, s
             with log.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
-            operations = arm(kill)
+            arm(kill)
             code = main(verb.arguments)
-            print(COUNTED, len(operations), sep="")
         except SystemExit as error:
             code = error.code
         except BaseException:
@@ -283,30 +303,32 @@ def in_child(folder: Path, verb: Verb, kill: Kill | None = None) -> tuple[int, s
     return os.waitstatus_to_exitcode(status), said
 
 
-def arm(kill: Kill | None) -> list[str]:
-    """Let this process, which works in a folder of its own, die where ``kill`` says, or after HANG seconds.
-
-    Returns a list that fills with its file operations below that folder, if it is to die at one of them.
-    """
+def arm(kill: Kill | None) -> None:
+    """Let this process, which works in a folder of its own, die where ``kill`` says, or after HANG seconds."""
     what, at = kill or (None, math.inf)
     signal.setitimer(signal.ITIMER_REAL, at if what == "moment" else HANG)  # nobody handles SIGALRM: it kills
+    if what == "operation":
+        watch(Path.cwd(), at)
     if what == "byte":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # Python ignores it
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(at), int(at)))
-    here, operations = str(Path.cwd()), []
+
+
+def watch(folder: Path, last: float = math.inf) -> list[str]:
+    """A list that fills with this process's file operations below ``folder``; before the ``last``-th, it dies."""
+    operations: list[str] = []
 
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event not in CHANGES and not (event == "open" and arguments[2] & WRITES):
             return
-        path = arguments[0]
-        if isinstance(path, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(path)).startswith(here):
+        path = arguments[0]  # or a number, of what is open already
+        if isinstance(path, str | bytes | os.PathLike) and folder in Path(Path.cwd(), os.fsdecode(path)).parents:
             operations.append(event)
-            if len(operations) == at:
+            if len(operations) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    if what == "operation":
-        sys.addaudithook(look)
+    sys.addaudithook(look)
     return operations
 
 
@@ -321,7 +343,7 @@ def wrong_after_kill(stage: Stage, folder: Path, again: bool) -> str | None:
         if is_working_file(path):
             if (unreadable := why_unreadable(path)) is not None:
                 return f"{name}: {unreadable}"
-        elif not name.endswith(".part") and digest not in (stage.found.get(name), stage.made.get(name)):
+        elif ".part/" not in f"{name}/" and digest not in (stage.found.get(name), stage.made.get(name)):
             return f"{name}: neither as before nor as after"
     there = stage.made.keys() - stage.outputs.keys() if again else stage.found
     gone = [name for name in there if name not in found and not is_working_file(folder / name)]
@@ -343,7 +365,9 @@ def wrong_at_the_end(stage: Stage, folder: Path) -> str | None:
 
 def is_working_file(path: Path) -> bool:
     """Whether it lies in a folder that only who goes on looks into."""
-    return Path(Pattern.work).parts[0] in path.parts[path.parts.index("results") :] if "results" in path.parts else False
+    return (
+        Path(Pattern.work).parts[0] in path.parts[path.parts.index("results") :] if "results" in path.parts else False
+    )
 
 
 def why_unreadable(path: Path) -> str | None:
@@ -366,11 +390,12 @@ def why_unreadable(path: Path) -> str | None:
 def digests(folder: Path) -> dict[str, str]:
     """{name: a hash of what is in it} of all files in a folder; names and contents without times of day."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {named_without_time(path.relative_to(folder)): digest_of(path) for path in paths}
+    return {name_of(path, folder): digest_of(path) for path in paths}
 
 
-def named_without_time(name: Path) -> str:
-    """TensorBoard's reader takes any name that begins as its own, which holds a time and a process."""
+def name_of(path: Path, folder: Path) -> str:
+    """A file's name in a folder; that of TensorBoard's events, which holds a time and a process, without these."""
+    name = path.relative_to(folder)
     return str(name.with_name("events") if name.name.startswith("events.out.tfevents.") else name)
 
 
@@ -394,7 +419,8 @@ def scalars_of(folder: Path) -> dict[str, list[list[float]]]:
 
     read = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
     read.Reload()
-    return {tag: [list(event) for event in read.Scalars(tag)] for tag in read.Tags()["scalars"]}
+    tags = read.Tags()["scalars"]
+    return {tag: [[event.wall_time, event.step, event.value] for event in read.Scalars(tag)] for tag in tags}
 
 
 # ------------------------------------------------------------------------------------------ which kills
@@ -409,34 +435,24 @@ def at_every_operation(stage: Stage, folder: Path, again: bool = False) -> Itera
         yield outcome
 
 
-def at_some_operations(stage: Stage, folder: Path, draws: random.Random, count: int) -> Iterator[Outcome]:
-    """Trials at the first and the last file operation of a verb, and at ``count`` between them."""
-    last = count_operations(stage, folder)
-    between = draws.sample(range(2, last), min(count, max(last - 2, 0)))
-    for number in sorted({1, *between, last}):
-        yield attempt(stage, [Kill("operation", number)], folder)
+def at_random(stage: Stage, folder: Path, draws: random.Random, seconds: float) -> Outcome:
+    """A trial in which a verb is killed once to three times, one after the other, wherever."""
+    kills = [_draw_kill(stage, draws, seconds) for _ in range(draws.randint(1, 3))]
+    return attempt(stage, kills, folder)
 
 
-def at_bytes(stage: Stage, folder: Path, draws: random.Random, count: int) -> Iterator[Outcome]:
-    """Trials at random bytes of the files that a verb makes."""
-    sizes = [size for name in sorted(stage.outputs) for path in [stage.after / name] if path.is_file() and (size := path.stat().st_size)]
-    for _ in range(count):
-        yield attempt(stage, [Kill("byte", draws.randrange(draws.choice(sizes)))], folder)
+def _draw_kill(stage: Stage, draws: random.Random, seconds: float) -> Kill:
+    match draws.choice(["operation", "byte", "moment"]):
+        case "operation":
+            return Kill("operation", draws.randint(1, stage.operations))
+        case "byte":
+            return _byte(stage, draws)
+    return Kill("moment", draws.uniform(1e-3, seconds))
 
 
-def at_moments(stage: Stage, folder: Path, draws: random.Random, count: int) -> Iterator[Outcome]:
-    """Trials in which a verb is killed at one to three random moments, one after the other."""
-    seconds = seconds_of(stage, folder)
-    for _ in range(count):
-        yield attempt(stage, [Kill("moment", draws.uniform(1e-3, seconds)) for _ in range(draws.randint(1, 3))], folder)
-
-
-def count_operations(stage: Stage, folder: Path) -> int:
-    """How many file operations a verb has, uninterrupted."""
-    shutil.copytree(stage.before, folder)
-    _, said = in_child(folder, stage.verb, Kill("operation", math.inf))
-    shutil.rmtree(folder)
-    return int(said.rpartition(COUNTED)[2])
+def _byte(stage: Stage, draws: random.Random) -> Kill:
+    made = [path for path in sorted(stage.after.rglob("*")) if name_of(path, stage.after) in stage.outputs]
+    return Kill("byte", draws.randrange(draws.choice(made).stat().st_size))
 
 
 def seconds_of(stage: Stage, folder: Path) -> float:
@@ -446,3 +462,16 @@ def seconds_of(stage: Stage, folder: Path) -> float:
     in_child(folder, stage.verb)
     shutil.rmtree(folder)
     return time.monotonic() - before
+
+
+def some_trials(folder: Path, seed: int) -> list[Outcome]:
+    """A trial of every verb, in the empty ``folder``, killed at its first and last file operation and between."""
+    draws, found = random.Random(seed), []
+    with small_models():
+        for stage in make_project(folder):
+            between = [Kill("operation", draws.randint(2, stage.operations)), _byte(stage, draws)]
+            between += [Kill("moment", draws.uniform(0.01, 0.2)) for _ in range(2 * stage.goes_on)]
+            found.append(
+                attempt(stage, [Kill("operation", 1), *between, Kill("operation", stage.operations)], folder / "trial")
+            )
+    return found
