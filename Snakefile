@@ -6,9 +6,6 @@ from snakemake.utils import min_version
 min_version("9.8")
 
 
-configfile: f"{workflow.basedir}/config/config.yaml"
-
-
 report: "workflow/report/workflow.rst"
 
 

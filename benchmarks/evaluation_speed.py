@@ -1,6 +1,7 @@
 """Speed and accuracy of the evaluation beside torch-fidelity's and SciPy's; prints JSON.
 
     python benchmarks/evaluation_speed.py [--only frechet,inception] [--threads 1] [--rounds 3] [--weights FILE]
+    python benchmarks/evaluation_speed.py --only frechet [--spectra "k^-1.5,ReLU features"]
     python benchmarks/evaluation_speed.py --only precision_recall,large    # minutes
 
 The sides take turns, so that whatever else the machine does meets both; each figure is the median over the turns.
@@ -16,6 +17,7 @@ import json
 import math
 import re
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -27,6 +29,7 @@ from typing import Any
 
 import scipy.linalg
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
@@ -50,12 +53,14 @@ def main() -> None:
     parts = {"frechet": frechet, "precision_recall": neighbours, "large": large, "inception": inception}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default=",".join(parts), help=f"parts, of {', '.join(parts)} (default: all)")
+    parser.add_argument("--spectra", help="of the Fréchet distance, with commas between (default: all)")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", type=Path, help="Inception's published weights (default: random ones)")
     arguments = parser.parse_args()
     keep_freed_memory()  # as every verb does
     torch.set_num_threads(arguments.threads)
+    threadpool_limits(arguments.threads)  # NumPy's and SciPy's
     warnings.simplefilter("ignore")
     report = {name: parts[name](arguments) for name in arguments.only.split(",")}
     print(json.dumps({"threads": arguments.threads, **report, "provenance": provenance()}, indent=2))
@@ -65,30 +70,73 @@ def main() -> None:
 
 
 def frechet(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The Fréchet distance of two sets of moments: full rank, then of fewer rows than dimensions."""
-    basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q
+    """The Fréchet distance of two sets of moments, of one spectrum after the other; and the worst of all."""
+    names = arguments.spectra.split(",") if arguments.spectra else [*commuting(), *measured()]
+    report = {}
+    for name in names:
+        pair, exact = commuting()[name]() if name in commuting() else measured()[name]()
+        report[name] = _frechet(pair, exact, arguments)
+        print(name, report[name]["seconds"], report[name]["times_ours"], file=sys.stderr, flush=True)
+    sides = ("torch-fidelity", "scipy sqrtm")
+    worst = {side: min((report[name]["times_ours"][side], name) for name in report) for side in sides}
+    return {**report, "worst": worst}
+
+
+Pair = tuple[list[Moments], float]
+
+
+def commuting() -> dict[str, Callable[[], Pair]]:
+    """Covariances with the same eigenvectors, whose distance is known: eigenvalues as flat and as steep as any."""
+    k = torch.arange(1, WIDTH + 1).double()
     uniform = torch.rand(WIDTH, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    first, second = torch.arange(1, WIDTH + 1).double() ** -0.5, uniform + 0.01
-    covariances = [basis @ torch.diag(s**2) @ basis.T for s in (first, second)]
+    spectra = {"full rank": (1 / k, (uniform + 0.01) ** 2)}
+    spectra |= {f"k^-{power}": (k**-power, k**-power * (uniform + 0.5)) for power in (1, 1.5, 2, 2.5)}
+    lengths = {f"exp(-k/{length})": torch.exp(-k / length) for length in (20, 50, 100)}
+    spectra |= {name: (decay, decay * (uniform + 0.5)) for name, decay in lengths.items()}
+    return {name: functools.partial(_commuting, *values) for name, values in spectra.items()}
+
+
+def _commuting(first: Tensor, second: Tensor) -> Pair:
+    basis = torch.linalg.qr(draw(WIDTH, WIDTH, seed=0)).Q
+    covariances = [(basis * values) @ basis.T for values in (first, second)]
     mean = torch.zeros(WIDTH, dtype=torch.float64)
-    commuting = [Moments(None, mean, (covariance + covariance.T) / 2) for covariance in covariances]
-    few = [features(rows, seed=rows).double() for rows in (500, 1000)]
-    centred = [(x - x.mean(dim=0)) / math.sqrt(len(x) - 1) for x in few]
-    apart = (few[0].mean(dim=0) - few[1].mean(dim=0)).square().sum() + sum(x.square().sum() for x in centred)
-    exact = {
-        "full rank": (first - second).square().sum().item(),
-        "500 and 1000 rows": (apart - 2 * torch.linalg.matrix_norm(centred[0] @ centred[1].T, "nuc")).item(),
-    }
-    sets = {"full rank": commuting, "500 and 1000 rows": [Moments.from_features(x) for x in few]}
-    return {name: _frechet(pair, exact[name], arguments) for name, pair in sets.items()}
+    exact = (first.sqrt() - second.sqrt()).square().sum().item()
+    return [Moments(None, mean, (covariance + covariance.T) / 2) for covariance in covariances], exact
+
+
+def measured() -> dict[str, Callable[[], Pair]]:
+    """Covariances of features, whose distance is known by the nuclear norm of the product of the features."""
+    rows = {"500 and 1000 rows": (500, 1000), "2000 and 2000 rows": (2000, 2000), "2000 and 4000 rows": (2000, 4000)}
+    sets = {name: functools.partial(_of_rows, features, *counts) for name, counts in rows.items()}
+    sets["ReLU features"] = functools.partial(_of_rows, rectified, 4000, 4000)
+    sets["ReLU features, dead units"] = functools.partial(_of_rows, functools.partial(rectified, dead=True), 4000, 4000)
+    return sets
+
+
+def _of_rows(draw_features: Callable[[int, int], Tensor], *counts: int) -> Pair:
+    sets = [draw_features(rows, seed).double() for seed, rows in enumerate(counts, start=1)]
+    gap = (sets[0].mean(dim=0) - sets[1].mean(dim=0)).square().sum()
+    centred = [(x - x.mean(dim=0)) / math.sqrt(len(x) - 1) for x in sets]
+    roots = [torch.linalg.qr(x).R if len(x) > WIDTH else x for x in centred]
+    shared = torch.linalg.matrix_norm(roots[0] @ roots[1].T, "nuc")
+    exact = gap + sum(x.square().sum() for x in centred) - 2 * shared
+    return [Moments.from_features(x) for x in sets], exact.item()
+
+
+def rectified(rows: int, seed: int, dead: bool = False) -> Tensor:
+    """(rows, 2048) float32: a layer with a ReLU on 512 inputs whose deviations fall like k^-0.5; every fourth unit
+    of the first set and every third of the second never fires if ``dead``."""
+    weights = draw(512, WIDTH, seed=77) * (torch.arange(1, 513).double() ** -0.5)[:, None]
+    found = (draw(rows, 512, seed=seed) @ weights - 0.6).relu().float()
+    if dead:
+        found[:, :: 5 - seed] = 0
+    return found
 
 
 def _frechet(pair: list[Moments], exact: float, arguments: argparse.Namespace) -> dict[str, Any]:
     stored = [{"mu": moments.mean.numpy(), "sigma": moments.covariance.numpy()} for moments in pair]
 
     def ours() -> float:
-        for moments in pair:
-            vars(moments).pop("factor", None)  # that of the last turn
         return frechet_distance(*pair)
 
     def sqrtm() -> float:
@@ -100,7 +148,9 @@ def _frechet(pair: list[Moments], exact: float, arguments: argparse.Namespace) -
         return fid_statistics_to_metric(*stored, verbose=False)["frechet_inception_distance"]
 
     report, found = compare({"selftrans": ours, "torch-fidelity": fidelity, "scipy sqrtm": sqrtm}, arguments)
-    return {"exact": exact, **report, "error": {name: f"{value - exact:.1e}" for name, value in found.items()}}
+    apart = sum(moments.covariance.trace() for moments in pair) + (pair[0].mean - pair[1].mean).square().sum()
+    errors = {name: f"{(value - exact) / apart.item():.1e}" for name, value in found.items()}
+    return {"exact": exact, **report, "error": errors}  # of |μa - μb|² + tr Sa + tr Sb
 
 
 # ---------------------------------------------------------------------------------------- precision and recall

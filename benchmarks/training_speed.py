@@ -46,6 +46,7 @@ from selftrans.tokenizer import LatentStats
 from selftrans.trainer import Trainer
 
 CONFIG = Path(__file__).parent.parent / "config"
+RANDOM = {"sha256": "random"}  # what a teacher or encoder says of itself
 AFTER_STOP = "self_transcendence after its stop"
 ROWS = {
     "vanilla": "sit-b2",
@@ -212,7 +213,7 @@ def surroundings(run: Run, options: argparse.Namespace) -> dict[str, Any]:
     layer = run.teacher.layer
     teacher = build_backbone(**run.backbone, blocks=layer)
     teacher.initialise(torch.Generator().manual_seed(0))
-    return {"teacher": FrozenTeacher(teacher.to(options.device), layer, {"sha256": "random"})}
+    return {"teacher": FrozenTeacher(teacher.to(options.device), layer, RANDOM)}
 
 
 def random_encoder(run: Run, options: argparse.Namespace) -> Encoder:
@@ -223,11 +224,11 @@ def random_encoder(run: Run, options: argparse.Namespace) -> Encoder:
         vit = build_published(**architecture).to_empty(device="cpu")
         for parameter in vit.parameters():
             nn.init.normal_(parameter, std=0.02)
-        return Encoder(vit, architecture)
+        return Encoder(vit, architecture, RANDOM)
     architecture = {"classes": data.classes, "size": data.size}
     if options.width:
         architecture |= {"width": model.width, "depth": model.depth, "heads": model.heads}
-    return Encoder(build_vit(**architecture), architecture)
+    return Encoder(build_vit(**architecture), architecture, RANDOM)
 
 
 if __name__ == "__main__":

@@ -8,20 +8,27 @@ import re
 import shutil
 from pathlib import Path
 
-from selftrans.files import write_text
+from selftrans.files import atomic_path, write_text
+from selftrans.loading import load_project
+from selftrans.plan import Plan
 from selftrans.reporting.claims_markdown import summary
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.markdown import to_text
+from selftrans.reporting.results import find, require_current
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
 
 
 def main() -> None:
-    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README."""
+    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README.
+
+    Raises UserError for a table that is not what today's configuration says of its scale and seeds.
+    """
     for path in sorted(RESULTS.glob("*.csv")):
         text = path.with_suffix(".md")
         if text.exists():
+            require_current(Plan(load_project(ROOT / "config", **find(path.stem).settings)), path.stem)
             scale = read_csv(path)["scale"].iloc[0]
             write_text(ROOT / "docs" / "tables" / f"{scale}_{path.stem}.md", text.read_text(encoding="utf-8"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,7 +39,8 @@ def main() -> None:
     for scale, name in re.findall(r"docs/pictures/([a-z0-9-]+)_(\w+)\.png", readme):
         picture = RESULTS / "figures" / f"{name}.png"
         if picture.exists():
-            shutil.copyfile(picture, ROOT / "docs" / "pictures" / f"{scale}_{name}.png")
+            with atomic_path(ROOT / "docs" / "pictures" / f"{scale}_{name}.png") as part:
+                shutil.copyfile(picture, part)
 
 
 def short(name: str) -> str:

@@ -285,6 +285,8 @@ def arrays_header(
 ) -> dict[str, Any]:
     """The header of a file of `save_arrays` alone. Raises UserError likewise."""
     require_regular(path)
+    with refuse_damage(path, remedy):
+        _require_stored(path)
     with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
         header = json.loads(str(file["header"])) if "header" in file.files else None
     return check_header(path, header, kind, expected, remedy)
@@ -293,3 +295,11 @@ def arrays_header(
 def begin_array(digest: "hashlib._Hash", name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
     """Add to the hash of arrays what comes before the bytes of each, which come in the order of the names."""
     digest.update(f"{name}:{dtype.str}:{tuple(shape)};".encode())
+
+
+def _require_stored(path: Path) -> None:
+    """Raise ValueError unless nothing is compressed: then what is read takes no more memory than disk."""
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+                raise ValueError(f"{info.filename} is compressed, which selftrans never does")

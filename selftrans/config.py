@@ -13,10 +13,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from selftrans.records import Record
-from selftrans.signatures import Count, Fraction, NonNegative, Positive, Window
+from selftrans.signatures import Count, Decay, Epoch, Fraction, NonNegative, Positive, Rate, Seed, Size, Window
 
-NAME = r"[a-z0-9][a-z0-9._-]*"
-NAME_IN_WORDS = "a name of lower-case letters, digits, dots, dashes and underscores, such as sit-b2"
+NAME = r"[a-z0-9][a-z0-9._-]{0,59}"
+NAME_IN_WORDS = "a name of at most 60 lower-case letters, digits, dots, dashes and underscores, such as sit-b2"
+
+# Without dots, which part the name of a run from the rest of a file's name.
+ROW = r"[a-z0-9][a-z0-9_-]{0,59}"
+ROW_IN_WORDS = "a name of at most 60 lower-case letters, digits, dashes and underscores, such as sit-b2"
 
 
 def _form(pattern: str, words: str) -> AfterValidator:
@@ -30,9 +34,25 @@ def _form(pattern: str, words: str) -> AfterValidator:
     return AfterValidator(check_form)
 
 
-Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
+def _different(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("each name once")
+    return names
+
+
+def _not_inceptions(name: str) -> str:
+    if "inception" in name:
+        raise ValueError("a name without 'inception', over whose features alone a Fréchet distance is a FID")
+    return name
+
+
 Name = Annotated[str, _form(NAME, NAME_IN_WORDS)]
-ReferenceText = Annotated[str, _form(f"{NAME}@[0-9]+", "<run>@<epoch>, such as sit-b2@80")]
+RowName = Annotated[str, _form(ROW, ROW_IN_WORDS)]
+RowNames = Annotated[tuple[RowName, ...], Field(min_length=1), AfterValidator(_different)]
+Seeds = Annotated[int, Field(gt=0, le=1000)]
+# Without zeros before the epoch, so that one milestone has one reference.
+REFERENCE = f"({ROW})@(0|[1-9][0-9]{{0,5}})"
+ReferenceText = Annotated[str, _form(REFERENCE, "<run>@<epoch>, such as sit-b2@80")]
 
 
 # ---------------------------------------------------------------------------------------------- scale
@@ -42,36 +62,39 @@ class Data(Record):
     """Where images come from."""
 
     source: Literal["digits"]
-    size: Count = 32
-    classes: Count = 10
+    size: Size = 32
+    classes: Size = 10
+
+
+CLASSES = {"digits": 10}  # of each source
 
 
 class TokenizerRecipe(Record):
     """The VAE (diffusers.AutoencoderKL) and how it is trained; ``max_test_mse`` is its bar."""
 
-    block_channels: Counts
-    latent_channels: Count = 4
-    layers_per_block: Count = 1
-    norm_groups: Count = 8
+    block_channels: Annotated[tuple[Size, ...], Field(min_length=1, max_length=10)]
+    latent_channels: Size = 4
+    layers_per_block: Size = 1
+    norm_groups: Size = 8
     middle_attention: bool = False  # in the middle block, as in Stable Diffusion's
     steps: Count
-    batch_size: Count = 32
-    learning_rate: Positive
+    batch_size: Size = 32
+    learning_rate: Rate
     kl_weight: NonNegative
     l1_weight: NonNegative
     max_test_mse: Positive
-    seed: int = 0
+    seed: Seed = 0
 
 
 class ClassifierRecipe(Record):
     """A small supervised network: the feature extractor of the metrics, or the encoder of REPA rows."""
 
-    name: Name
+    name: Annotated[Name, AfterValidator(_not_inceptions)]
     steps: Count
-    batch_size: Count = 64
-    learning_rate: Positive
+    batch_size: Size = 64
+    learning_rate: Rate
     min_test_accuracy: Fraction
-    seed: int = 0
+    seed: Seed = 0
 
 
 TOKEN_PIXELS = 16  # a token of a published encoder covers 16×16 pixels, as one of the published backbones does
@@ -103,21 +126,21 @@ class Model(Record):
     """A backbone's architecture."""
 
     backbone: Literal["sit", "lightningdit"] = "sit"
-    depth: Count
-    width: Count
-    heads: Count
-    patch_size: Count = 2
+    depth: Size
+    width: Size
+    heads: Size
+    patch_size: Size = 2
     qk_norm: bool = False
-    projector_width: Count = 2048  # hidden width of the methods' projectors
+    projector_width: Size = 2048  # hidden width of the methods' projectors
     checkpoint_activations: bool = False  # less memory, more time, the same weights
 
 
 class Optimiser(Record):
     """AdamW with a constant learning rate after a linear warm-up, and a clipped gradient norm."""
 
-    learning_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    learning_rate: Rate
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: NonNegative = 0.0
     clip: Positive | None = 1.0  # the largest norm of a step's gradient; null for any
 
@@ -125,7 +148,7 @@ class Optimiser(Record):
 class Average(Record):
     """The exponential moving average of the weights."""
 
-    decay: Fraction = 0.9999
+    decay: Decay = 0.9999
     warmup: bool = False
 
 
@@ -133,17 +156,17 @@ class Preset(Record):
     """How samples are drawn. ``like`` a published one of presets.yaml, it holds only what differs from that."""
 
     sampler: Literal["euler_ode", "heun_ode", "dopri5_ode", "euler_maruyama_sde"]
-    steps: Annotated[int, Field(ge=2)] | None = None  # none for dopri5, which chooses its own
+    steps: Annotated[int, Field(ge=2, le=10**6)] | None = None  # none for dopri5, which chooses its own
     samples: Count
     labels: Literal["balanced", "uniform"] = "balanced"
     to_uint8: Literal["dit", "repa"] = "dit"
-    batch_size: Count = 250
+    batch_size: Size = 250
     time_shift: Positive = 1.0  # more than 1 spends more steps near the noise
-    cfg_scale: NonNegative = 1.0  # of classifier-free guidance; 1 is none
+    cfg_scale: Annotated[float, Field(ge=0, le=1e3)] = 1.0  # of classifier-free guidance; 1 is none
     cfg_interval: Window = (0.0, 1.0)  # times at which it acts
-    cfg_channels: Count | None = None  # the first few that it acts on, or all
+    cfg_channels: Size | None = None  # the first few that it acts on, or all
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    shards: Count = 1  # jobs that share the work, each with whole batches
+    shards: Size = 1  # jobs that share the work, each with whole batches
 
     @property
     def batches(self) -> int:
@@ -160,8 +183,8 @@ class Sweep(Record):
     """Presets that differ from ``preset`` in their classifier-free guidance: every scale up to every time."""
 
     preset: Name
-    cfg_scale: Annotated[tuple[Positive, ...], Field(min_length=1)]
-    cfg_until: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    cfg_scale: Annotated[tuple[Annotated[float, Field(gt=0, le=1e3)], ...], Field(min_length=1, max_length=100)]
+    cfg_until: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1, max_length=100)]
 
     def presets(self, base: Preset) -> dict[str, Preset]:
         """{name's ending: preset}."""
@@ -175,8 +198,8 @@ class Sweep(Record):
 class Stretch(Record):
     """Factors on the paper's epochs, where the scale's size demands them; the reason is part of it."""
 
-    teacher: Positive = 1.0
-    stop: Positive = 1.0
+    teacher: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
+    stop: Annotated[float, Field(ge=1e-3, le=1e3)] = 1.0
     reason: str = ""
 
 
@@ -196,10 +219,14 @@ class Family(Record):
     extractor: ClassifierRecipe
     encoder: Encoder
     models: dict[Name, Model]
-    steps_per_epoch: Count  # an epoch is the paper's unit of schedule, not a pass over the data
-    long_schedules: dict[int, Count] = Field(default_factory=dict)  # epoch -> steps, where a scale compresses
-    milestones: Counts  # in epochs; fixed, so that a new row or table never moves a boundary
-    batch_size: Count
+    steps_per_epoch: Annotated[
+        int, Field(gt=0, le=10**6)
+    ]  # an epoch is the paper's unit of schedule, not a pass over the data
+    long_schedules: dict[Epoch, Count] = Field(default_factory=dict)  # epoch -> steps, where a scale compresses
+    milestones: Annotated[
+        tuple[Epoch, ...], Field(min_length=1, max_length=1000)
+    ]  # in epochs; fixed, so that a new row or table never moves a boundary
+    batch_size: Size
     optimiser: Optimiser
     average: Average = Average()
     label_dropout: Fraction = 0.1
@@ -232,8 +259,8 @@ class ClaimOverride(Record):
 class Threads(Record):
     """CPU threads of a job, by what it does."""
 
-    train: Count = 1
-    other: Count = 1
+    train: Size = 1
+    other: Size = 1
 
 
 class Pace(Record):
@@ -266,7 +293,7 @@ class Row(Record):
     model: Name
     method: dict[str, Any] | None = None  # {"name": ..., its settings}; none for the diffusion loss alone
     weight: NonNegative | None = None  # of the method's loss
-    stop: Count | None = None  # epoch after which the method's loss, and its cost, are gone
+    stop: Epoch | None = None  # epoch after which the method's loss, and its cost, are gone
     teacher: ReferenceText | None = None
     teacher_weights: Literal["ema", "online"] = "ema"
     initial_weights: Literal["shared", "own"] = "shared"  # one initialisation per seed for all rows, or its own
@@ -333,7 +360,7 @@ class Claim(Record):
     table: Name | None = None  # the table that has the paper's values of these runs
     paper: dict[Literal["better", "worse"], float] = Field(default_factory=dict)  # taken from there
     preset: Name = "headline"
-    seeds: Count | None = None  # at most, where as many as other claims have would take too long
+    seeds: Seeds | None = None  # at most, where as many as other claims have would take too long
 
     @property
     def references(self) -> dict[str, str]:
@@ -360,10 +387,21 @@ class Claim(Record):
 class Settings(Record):
     """config/config.yaml: what `--config` on the command line changes."""
 
-    scale: str = "demo"
-    seeds: Count = 1
-    claim_seeds: Count = 4
-    only: str | None = None  # models, or patterns of runs' names: tables keep these rows
+    scale: Annotated[str, Field(max_length=500)] = "demo"
+    seeds: Seeds = 1
+    claim_seeds: Seeds = 4
+    only: Annotated[str, Field(max_length=500)] | None = (
+        None  # models, or patterns of runs' names: tables keep these rows
+    )
+
+
+class Asked(Settings):
+    """What `--config` of a call of Snakemake may say; what it leaves out is as config.yaml has it."""
+
+    folder: str | None = None  # of the configuration, instead of config/
+    scale: Annotated[str, Field(max_length=500)] | None = None
+    seeds: Seeds | None = None
+    claim_seeds: Seeds | None = None
 
 
 class Project(Record):
@@ -372,9 +410,9 @@ class Project(Record):
     folder: Path
     scale: Scale
     scale_file: Path
-    rows: dict[Name, Row]
+    rows: dict[RowName, Row]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]
-    seeds: Count
-    claim_seeds: Count
+    seeds: Seeds
+    claim_seeds: Seeds
     only: str | None

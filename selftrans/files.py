@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import stat
 import tempfile
@@ -53,6 +54,30 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(folder)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; it takes the place of a folder there only if the block succeeds.
+
+    Raises UserError if ``path`` is there but is no folder, OSError with ``path`` as its file if the system refuses.
+    """
+    path = Path(path)
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise UserError(f"{path}: {kind_of(path.lstat().st_mode)}, where a folder is wanted; remove it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(path)
+    with _named(path):
+        part = Path(tempfile.mkdtemp(".part", f"{_temporary(path)}{os.getpid()}.", path.parent))
+    try:
+        with _named(path, part):
+            yield part
+            part.chmod(0o777 & ~_umask())
+            if path.exists():
+                shutil.rmtree(path)
+            part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def require_replaceable(path: Path) -> None:
     """Raise UserError if what is at ``path`` is something else than a regular file, or nothing."""
     try:
@@ -75,19 +100,43 @@ def require_regular(path: Path) -> None:
 
 def kind_of(mode: int) -> str:
     """What a mode of `stat` is, in words."""
-    kinds = {stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    kinds = {stat.S_ISREG: "a file", stat.S_ISDIR: "a folder", stat.S_ISLNK: "a link"}
+    kinds |= {stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
     return next((words for is_kind, words in kinds.items() if is_kind(mode)), "a device")
 
 
 @contextmanager
 def _named(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Errors of the system that name no file, or the temporary one, name ``path``."""
+    """Errors of the system that name no file, or a temporary one of ``path``, name ``path``.
+
+    Libraries may keep the system's reason to themselves (torch's and numpy's do for a full disk); it is asked again.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno is None or error.filename not in (None, str(part), str(path.parent)):
+    except (OSError, RuntimeError) as error:
+        known = isinstance(error, OSError) and error.errno is not None
+        reason = error if known else _reason(part)
+        if not isinstance(reason, OSError) or not _concerns(path, reason.filename):
             raise
-        raise type(error)(error.errno, error.strerror, str(path)) from error
+        raise type(reason)(reason.errno, reason.strerror, str(path)) from error
+
+
+def _concerns(path: Path, filename: str | None) -> bool:
+    """Whether a file that the system names, if any, stands for ``path``."""
+    return filename in (None, str(path.parent)) or Path(str(filename)).name.startswith(_temporary(path))
+
+
+def _reason(part: Path | None) -> OSError | None:
+    """Why the system refuses more bytes of a file, or None if it takes them."""
+    if part is None:
+        return None
+    try:
+        with part.open("ab") as file:
+            file.write(bytes(2**20))  # more than what is left of the last block
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
 
 
 def _temporary(path: Path) -> str:
@@ -101,7 +150,7 @@ def _remove_leftovers(path: Path) -> None:
         pid = found.name.removeprefix(prefix).partition(".")[0]
         ours = found.name.startswith(prefix) and found.name.endswith(".part") and pid.isdecimal()
         if ours and not _alive(int(pid)):
-            found.unlink(missing_ok=True)
+            shutil.rmtree(found) if stat.S_ISDIR(found.lstat().st_mode) else found.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -154,7 +203,13 @@ def open_own(path: Path, mode: str = "a+") -> IO[str]:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UserError(f"{path}: {kind_of(Path(path).lstat().st_mode)}, where a file is wanted; remove it")
-    return os.fdopen(descriptor, mode, encoding="utf-8")
+    return open(path, mode, encoding="utf-8", opener=lambda *_: descriptor)
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add ``text`` (UTF-8) to a file of our own, made if it is not there."""
+    with _named(path), open_own(path) as file:
+        file.write(text)
 
 
 @contextmanager
@@ -166,29 +221,33 @@ def exclusive(folder: Path, what: str) -> Iterator[None]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with open_own(folder / "lock") as file:
-        waited = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waited:
-                    file.seek(0)
-                    print(f"{what} is held by {file.read().strip() or 'another process'}; waiting", flush=True)
-                waited = True
-                time.sleep(1)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        told = None
+        while holder := take(file):
+            if told is None:
+                print(f"{what} is held by {holder}; waiting", flush=True)
+            told = holder
+            time.sleep(1)
         yield
+
+
+def take(file: IO[str]) -> str | None:
+    """Lock a file of `open_own` for this process until it is closed, without waiting; returns None, or who has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        return file.read().strip() or "another process"
+    with _named(Path(file.name)):
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+    return None
 
 
 def read_json(path: Path) -> Any:
     """Read JSON. Raises UserError if the file is missing or not JSON."""
+    require_regular(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
     except ValueError as error:  # not UTF-8, or not JSON
         raise UserError(f"{path}: not valid JSON ({error}); delete the file and run the same command again") from error
 

@@ -35,8 +35,13 @@ def draw_indices(count: int, batch_size: int, seed: int, purpose: str, step: int
 def fit(model: nn.Module, loss_at: Callable[[int], Tensor], *, steps: int, learning_rate: float, name: str) -> None:
     """Minimise ``loss_at(step)`` over the model's parameters; leaves the model frozen, in eval mode.
 
-    ``learning_rate`` is the peak of the cycle. Raises UserError at the first loss that is not finite.
+    ``learning_rate`` is the peak of the cycle. Raises UserError at the first loss that is not finite, and if the last
+    step leaves weights that are not.
     """
+
+    def diverged(what: str) -> UserError:
+        return UserError(f"training the {name}: {what}; lower its learning_rate (now {learning_rate:g})")
+
     optimiser = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=learning_rate, total_steps=steps)
     model.train()
@@ -44,16 +49,15 @@ def fit(model: nn.Module, loss_at: Callable[[int], Tensor], *, steps: int, learn
         for step in range(steps):
             loss = loss_at(step)
             if not torch.isfinite(loss):
-                raise UserError(
-                    f"training the {name}: the loss is {loss.item()} at step {step}; "
-                    f"lower its learning_rate (now {learning_rate:g})"
-                )
+                raise diverged(f"the loss is {loss.item()} at step {step}")
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
             bar.update()
+    if not all(tensor.isfinite().all() for tensor in model.state_dict().values()):
+        raise diverged(f"the weights are not finite after step {steps - 1}")
     model.eval().requires_grad_(False)
 
 

@@ -3,15 +3,16 @@
 The Snakefile and the commands both ask this module, so a path has one definition.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from selftrans.config import Claim, Family, Project, Row, Table
+from selftrans.config import REFERENCE, Claim, Family, Project, Row, Table
 from selftrans.errors import UserError
 from selftrans.loading.tables import fits
 from selftrans.paths import Pattern, wildcards_of
-from selftrans.records import refuse
+from selftrans.records import refuse, shown
 from selftrans.runs import Keys, Run, Teacher, fingerprint
 
 Evaluation = tuple[str, int, str]  # run@epoch, seed, preset: what one metric file measures
@@ -25,6 +26,8 @@ GUIDED_BY: dict[str, Source] = {  # what each method aligns its student with com
     **dict.fromkeys(("layersync", "sra"), "weights"),  # the run's own
 }
 
+MAX_TEACHERS = 20  # of one another
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -36,10 +39,10 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> "Reference":
         """Raises UserError unless ``text`` is ``<run>@<epoch>``."""
-        name, at, epoch = text.partition("@")
-        if not at or not epoch.isdecimal():
-            raise UserError(f"{text!r} is not a reference; write <run>@<epoch>, such as sit-b2@80")
-        return cls(name, int(epoch))
+        found = re.fullmatch(REFERENCE, text)
+        if found is None:
+            raise UserError(f"{shown(text)} is not a reference; write <run>@<epoch>, such as sit-b2@80")
+        return cls(found[1], int(found[2]))
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,9 @@ class Plan:
             raise UserError(
                 f"{self.rows_file}: {name}.teacher: a cycle of teachers: {cycle}; one of them must learn without"
             )
+        if len(chain) > MAX_TEACHERS:
+            allowed = f"at most {MAX_TEACHERS} generations of teachers"
+            refuse(self.rows_file, f"{chain[0]}.teacher", self.project.rows[chain[0]].teacher, allowed)
         if name not in self.project.rows:
             known = ", ".join(self.project.rows)
             raise UserError(f"{self.rows_file}: no row is called {name!r}; allowed: {known}")
@@ -183,8 +189,6 @@ class Plan:
 
     def _check_table(self, name: str, table: Table) -> None:
         path = self.project.folder / "tables.yaml"
-        if name == "claims":
-            refuse(path, name, name, "another name, since results/claims.csv has the verdicts on claims.yaml")
         for number, row in enumerate(table.rows, start=1):
             if row.run is None:
                 continue

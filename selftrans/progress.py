@@ -1,15 +1,18 @@
 """One bar for each thing that takes time, also when the workflow sends a job's output to its log."""
 
-import fcntl
 import itertools
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+
+from selftrans.errors import UserError
+from selftrans.files import open_own, take
 
 TERMINAL = "SELFTRANS_TERMINAL"  # set by the Snakefile to the terminal that it was started from
 
@@ -43,14 +46,23 @@ def progress_bar(total: int, description: str, unit: str, initial: int = 0) -> I
 
 @contextmanager
 def _free_line(terminal: str) -> Iterator[int]:
-    """The lowest line that no other process draws on: a kernel lock per line, gone with its process."""
-    folder = Path(tempfile.gettempdir()) / f"selftrans-bars-{os.getuid()}{terminal.replace('/', '-')}"
-    folder.mkdir(exist_ok=True)
-    for line in itertools.count():
-        with (folder / str(line)).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            yield line
-            return
+    """The lowest line that no other process draws on: a kernel lock per line, gone with its process.
+
+    Where locks cannot be had it is the lowest of all: no work stops for want of a line.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = Path(tempfile.gettempdir()) / f"selftrans-bars-{os.getuid()}{terminal.replace('/', '-')}"
+            line = _take_line(folder, stack)
+        except (OSError, UserError):  # there is no room, or somebody has put something else in a file's place
+            line = 0
+        yield line
+
+
+def _take_line(folder: Path, stack: ExitStack) -> int:
+    """Lock a line until the stack is left. The name can be guessed, so the folder must be ours and of nobody else."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        return 0
+    return next(line for line in itertools.count() if take(stack.enter_context(open_own(folder / str(line)))) is None)

@@ -6,6 +6,7 @@ Snakefile knows every method without loading torch, and a new method is one file
 """
 
 import ast
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,10 +18,18 @@ from selftrans.errors import UserError
 
 METHODS_FOLDER = Path(__file__).parent / "methods"
 
-Count = Annotated[int, Field(gt=0)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
+# Numbers by what they count or measure, each with a bound that no experiment comes near: what lies beyond is a slip.
+Count = Annotated[int, Field(gt=0, le=10**9)]  # of steps, samples
+Size = Annotated[int, Field(gt=0, le=100_000)]  # of what is built: pixels, channels, blocks, threads
+Epoch = Annotated[int, Field(gt=0, le=10**6)]
+Seed = Annotated[int, Field(ge=0, le=10**9)]
+Integer = Annotated[int, Field(ge=-(10**9), le=10**9)]
+Number = Annotated[float, Field(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Field(gt=0, le=1e6)]
+NonNegative = Annotated[float, Field(ge=0, le=1e6)]
+Rate = Annotated[float, Field(gt=0, le=1e3)]  # of learning
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]  # what an average keeps of itself; with 1 it would never move
 
 
 def _in_order(window: tuple[float, float]) -> tuple[float, float]:
@@ -29,18 +38,27 @@ def _in_order(window: tuple[float, float]) -> tuple[float, float]:
     return window
 
 
+def _form_of_layer(layer: Any) -> int | str:
+    counted = isinstance(layer, int) and not isinstance(layer, bool) and layer > 0
+    if not counted and not (isinstance(layer, str) and re.fullmatch(FRACTION_OF_DEPTH, layer)):
+        raise ValueError("a block counted from 1, or a fraction of the depth such as n/2")
+    return layer
+
+
+FRACTION_OF_DEPTH = r"([0-9]{0,3})n/([1-9][0-9]{0,2})"
+
 # A block counted from 1. A row may also say a fraction of the depth, "2n/3"; a method gets the number.
-Layer = Annotated[Any, "layer"]
+Layer = Annotated[Any, AfterValidator(_form_of_layer), "layer"]
 # A row says the paper's epochs; a method gets optimiser steps. It has no default, which would be ambiguous.
-Epochs = Annotated[int, Field(gt=0), "epochs"]
+Epochs = Annotated[int, Field(gt=0, le=10**6), "epochs"]
 # From when to when, with t = 0 for data.
 Window = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
 
 # The types that a method's signature may use.
 _VOCABULARY = {
     "bool": bool,
-    "int": int,
-    "float": float,
+    "int": Integer,
+    "float": Number,
     "str": str,
     "tuple": tuple,
     "Literal": Literal,

@@ -23,7 +23,7 @@ from selftrans.checkpoint import load_state, save_state, save_weights
 from selftrans.data.latents import LatentDataset, batch_indices
 from selftrans.ema import Ema
 from selftrans.errors import UserError
-from selftrans.files import exclusive, open_own, write_text
+from selftrans.files import append_text, exclusive, write_text
 from selftrans.interpolant import add_noise, drop_labels, sample_t
 from selftrans.logs import log_line, read_lines
 from selftrans.methods.method import Context, Method, build_method
@@ -115,6 +115,18 @@ class Trainer:
                 )
         return values
 
+    def check_finite(self) -> None:
+        """Raise UserError if what would be saved holds NaN or infinity: a loss is of the weights before its step."""
+        modules = [self.backbone, self.ema.model, *([self.method] if self.method else [])]
+        tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+        for optimiser in self._optimisers():
+            tensors += [tensor for moments in optimiser.state.values() for tensor in moments.values()]
+        if not torch.stack([tensor.isfinite().all().to(self.device) for tensor in tensors]).all():
+            raise UserError(
+                f"{self.run.id}: the weights are not finite after step {self.step - 1}; the last good state is kept. "
+                "Lower the learning rate or the weight of the method"
+            )
+
     def _forward(self) -> Losses:
         seed, step, family = self.run.seed, self.step, self.family
         indices = batch_indices(len(self.dataset), family.batch_size, seed, step)
@@ -195,12 +207,15 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                     values = trainer.drain()
                     log.add(trainer.step, values)
                     bar.set_postfix(loss=f"{values[-1]['loss']:.3f}", refresh=False)
+                if due:
+                    trainer.check_finite()
                 if at_milestone:
                     _save_milestone(trainer, weights_path, replace=trainer.step == until)
                 if due:
                     save_state(work / STATE, run, trainer.step, trainer.state(), trainer.made_of)
                     saved = time.monotonic()
                 if received:
+                    print(f"{run.label}: stopped at step {trainer.step}; the same command goes on", flush=True)
                     raise SystemExit(128 + received[0])
 
 
@@ -256,5 +271,4 @@ class TrainingLog:
         speed = len(values) / (now - self.time)
         self.time = now
         means = {name: mean(value[name] for value in values) for name in values[0]}
-        with open_own(self.path) as file:
-            file.write(log_line(self.run, {"step": step, **means, "steps_per_second": round(speed, 2)}))
+        append_text(self.path, log_line(self.run, {"step": step, **means, "steps_per_second": round(speed, 2)}))

@@ -375,3 +375,11 @@ def test_what_the_system_refuses_stays_what_it_is(tmp_path, form):
     """A name that is too long stands for every reason that is not the file's own; one place makes sentences of them."""
     with pytest.raises(OSError, match="File name too long"):
         read(form, tmp_path / ("x" * 300))
+
+
+def test_arrays_that_would_swell_are_not_read(tmp_path):
+    """A file of 20 kB that holds 20 MB of zeros: what selftrans writes is never compressed."""
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, arr_0=np.zeros(20_000_000, np.uint8), header=json.dumps(seal("samples", {})))
+    with pytest.raises(UserError, match="compressed, which selftrans never does"):
+        load_arrays(path, "samples")

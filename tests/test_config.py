@@ -1,9 +1,14 @@
 """A wrong configuration is refused with file, key, value and what is allowed; a right one says what it means."""
 
+import errno
+import os
+import time
+from itertools import pairwise
+
 import pytest
 
 from selftrans.errors import UserError
-from selftrans.loading import load_project
+from selftrans.loading import check_asked, load_project
 
 
 def refusal(configuration) -> str:
@@ -22,6 +27,7 @@ def edit(file, change, *words):
 SCALE, RUNS, TABLES, CONFIG = "scales/tiny.yaml", "runs.yaml", "tables.yaml", "config.yaml"
 
 LAYERS = "allowed: 1 to 6 (the depth of mu), or a fraction of it such as n/2"
+NO_LAYER = "allowed: a block counted from 1, or a fraction of the depth such as n/2"
 SRA = {"name": "sra", "layer": "n/3", "teacher_layer": "2n/3", "fade_after": 3, "fade_tenfold": 20}
 
 UNKNOWN_KEYS = [
@@ -134,9 +140,13 @@ LAYERS_BEYOND = [
         RUNS,
         lambda c, layer=layer: c.rows["guided"]["method"].update(guiding_layer=layer),
         f"guided.method.guiding_layer: found {layer!r}",
-        LAYERS,
+        words,
     )
-    for layer in (0, 7, -1, 4.0, True, "7n/6", "n/20", "half", "4", None)
+    for words, layers in {
+        LAYERS: (7, "7n/6", "n/20", "0n/2"),
+        NO_LAYER: (0, -1, 4.0, True, "half", "4", None, "n/0", f"{10**9}n/2", "²n/3"),
+    }.items()
+    for layer in layers
 ]
 
 PAIRS = [
@@ -148,7 +158,7 @@ PAIRS = [
     )
     for pairs, key, words in [
         ([[1, "n/2"], [2, 7]], "pairs.2.2: found 7", LAYERS),
-        ([[1, [2, 3]]], "pairs.1.2: found (2, 3)", LAYERS),
+        ([[1, [2, 3]]], "pairs.1.2: found (2, 3)", NO_LAYER),
         ([1], "pairs.1: found 1", "allowed: a list"),
         ([[1]], "pairs.1.2: missing", "needed: a value"),
         ([[1, 2, 3]], "pairs.1: found (1, 2, 3)", "a list of 2 at most"),
@@ -293,9 +303,150 @@ TABLE_CASES = [
 ]
 
 
+def lightning(c, width, heads):
+    c.family["models"]["light"] = {"backbone": "lightningdit", "depth": 2, "width": width, "heads": heads}
+
+
+def sweep(c, **found):
+    fields = {"preset": "headline", "cfg_scale": [1.5, 2.0], "cfg_until": [0.7, 1.0]}
+    c.family["sweeps"] = {"sweep": fields | found}
+
+
+def override(c, **fields):
+    c.family["overrides"] = [{"rows": "guided", "set": fields, "reason": "a small model"}]
+
+
+# What a job would find out hours later.
+BEFORE_ANY_JOB = [
+    edit(SCALE, lambda c: c.family["data"].update(classes=3), "data.classes: found 3", "10, as digits has"),
+    edit(SCALE, lambda c: c.family["data"].update(size=20), "data.size: found 20", "a multiple of 8, as the extractor"),
+    edit(
+        SCALE,
+        lambda c: (
+            c.family.update(encoder={"published": "dinov2-b", "weights": "x"}) or c.family["data"].update(size=24)
+        ),
+        "data.size: found 24",
+        "a multiple of 16, as the encoder needs",
+    ),
+    edit(SCALE, lambda c: lightning(c, 24, 4), "models.light.heads: found 4", "a multiple of 4, as rotary positions"),
+    edit(SCALE, lambda c: lightning(c, 12, 2), "models.light.heads: found 2", "the width, 12, is a multiple of 4"),
+    edit(SCALE, lambda c: c.family["optimiser"].update(betas=[0.9, 1.0]), "betas.2: found 1.0", "less than 1"),
+    edit(SCALE, lambda c: c.family.update(average={"decay": 1.0}), "average.decay: found 1.0", "less than 1"),
+]
+
+NAMES = [
+    *(
+        edit(TABLES, lambda c, name=name: c.tables.update({name: c.tables["main"]}), f"{name}: found '{name}'", words)
+        for name, words in {
+            "training": "another name, since results/training.html",
+            "provenance": "another name, since results/provenance.html",
+            "index": "another name, since results/INDEX.csv",
+            "report": "another name, since results/report.html",
+            "claims": "another name, since results/claims.csv",
+            "figures": "another name, since results/figures/",
+            "readme": "another name, since results/README.md",
+            "INDEX": "lower-case letters",
+            "x" * 61: "at most 60",
+        }.items()
+    ),
+    *(
+        edit(SCALE, lambda c, name=name: c.scale.update(name=name), f"name: found '{name}'", "a name without dots")
+        for name in ("figures", "main.csv")
+    ),
+    edit(
+        RUNS, lambda c: c.rows.update({"a.b": {"like": "plain"}}), "a.b: found 'a.b'", "lower-case letters, digits, d"
+    ),
+    *(
+        edit(
+            SCALE, lambda c, kind=kind: c.family[kind].update(name="my-inception"), f"{kind}.name: found", "without 'i"
+        )
+        for kind in ("extractor", "encoder")
+    ),
+    edit(SCALE, lambda c: sweep(c, cfg_scale=[1.5, 1.50000001]), "sweeps.sweep: found", "differ in six digits"),
+    edit(SCALE, lambda c: sweep(c, cfg_until=[0.7, 0.7]), "sweeps.sweep: found {'cfg", "differ in six digits"),
+    edit(SCALE, lambda c: sweep(c, cfg_until=[1, 0.0]), "sweep.cfg_until.2: found 0.0", "greater than 0"),
+    edit(
+        SCALE,
+        lambda c: sweep(c) or c.family["presets"].update({"sweep-cfg2-t1": c.family["presets"]["headline"]}),
+        "sweeps.sweep: found 'sweep'",
+        "a name with which sweep-cfg2-t1 is no preset already",
+    ),
+]
+
+# What only a slip can mean.
+TOO_LARGE = [
+    edit(SCALE, lambda c: c.family["optimiser"].update(learning_rate=1e20), "learning_rate: found 1e+20", "to 1000"),
+    edit(
+        SCALE, lambda c: c.family["tokenizer"].update(steps=10**10), "tokenizer.steps: found 10000000000", "to 1000000"
+    ),
+    edit(SCALE, lambda c: c.family["tokenizer"].update(steps=1e20), "tokenizer.steps: found 1e+20", "a whole number"),
+    edit(SCALE, lambda c: c.family["tokenizer"].update(block_channels=[8] * 11), "block_channels: found", "10 at most"),
+    edit(SCALE, lambda c: c.family["models"]["mu"].update(depth=10**6), "mu.depth: found 1000000", "to 100000"),
+    edit(
+        SCALE, lambda c: c.family["presets"]["headline"].update(samples=10**10), "headline.samples: found 1", "to 10000"
+    ),
+    edit(SCALE, lambda c: c.family.update(milestones=[2, 10**7]), "milestones.2: found 10000000", "to 1000000"),
+    edit(SCALE, lambda c: c.family.update(stretch={"stop": 1e-9}), "stretch.stop: found 1e-09", "equal to 0.001"),
+    edit(RUNS, lambda c: c.rows["guided"].update(weight=1e20), "guided.weight: found 1e+20", "to 1000000"),
+    edit(RUNS, lambda c: c.rows["guided"].update(stop=10**9), "guided.stop: found 1000000000", "to 1000000"),
+    edit(RUNS, lambda c: c.rows["guided"].update(teacher=f"aligned@{10**6}"), "guided.teacher: found", "<run>@<epoch>"),
+    edit(RUNS, lambda c: c.rows["guided"].update(teacher="aligned@04"), "guided.teacher: found", "<run>@<epoch>"),
+    edit(
+        RUNS,
+        lambda c: c.rows["guided"]["method"].update(guidance_scale=1e20),
+        "guidance_scale: found 1e+20",
+        "to 1000000",
+    ),
+    edit(CONFIG, lambda c: c.settings.update(seeds=10**17), "seeds: found 100000000000000000", "equal to 1000"),
+    edit(CONFIG, lambda c: c.settings.update(claim_seeds=1001), "claim_seeds: found 1001", "equal to 1000"),
+    edit(
+        RUNS,
+        lambda c: c.rows.update({f"r{i}": {"like": f"r{i + 1}"} for i in range(30)} | {"r30": {"like": "plain"}}),
+        "r0.like: found 'r1'",
+        "at most 20 entries like one another",
+    ),
+    edit(
+        RUNS,
+        lambda c: c.rows.update(
+            {f"r{i}": {"like": "guided", "weight": 0.5 + i, "teacher": f"r{i + 1}@4"} for i in range(1, 30)}
+            | {"r30": {"like": "guided", "weight": 0.1}}
+        ),
+        "r1.teacher: found 'r2@4'",
+        "at most 20 generations of teachers",
+    ),
+]
+
+# Another scale would take what this one replaces.
+BEHIND_OVERRIDES = [
+    edit(RUNS, lambda c: override(c, weight=1.0) or c.rows["guided"].update(weight=-1), "guided.weight: found -1"),
+    edit(RUNS, lambda c: override(c, stop=2) or c.rows["guided"].update(stop="3"), "guided.stop: found '3'"),
+    edit(
+        RUNS,
+        lambda c: override(c, method={"guiding_layer": 4}) or c.rows["guided"]["method"].update(guiding_layer="half"),
+        "guided.method.guiding_layer: found 'half'",
+        NO_LAYER,
+    ),
+    edit(
+        RUNS,
+        lambda c: (
+            override(c, method={"name": "repa", "layer": 2}, teacher=None) or c.rows["guided"]["method"].pop("name")
+        ),
+        "guided.method.name: found None",
+    ),
+    edit(
+        f"{RUNS} with the overrides of ",
+        lambda c: (
+            override(c, weight=-1) or c.family["overrides"].append(c.family["overrides"][0] | {"set": {"weight": 1}})
+        ),
+        "guided.weight: found -1",
+    ),
+]
+
+
 @pytest.mark.parametrize(
     ("change", "file", "words"),
     [
+        *(BEFORE_ANY_JOB + NAMES + TOO_LARGE + BEHIND_OVERRIDES),
         *(UNKNOWN_KEYS + MISSING_KEYS + WRONG_KINDS + WRONG_VALUES + UNKNOWN_NAMES),
         *(LAYERS_BEYOND + PAIRS + TEACHERS + ROWS + SIZES + TABLE_CASES),
     ],
@@ -306,6 +457,38 @@ def test_a_wrong_configuration_is_refused_in_words(configuration, change, file, 
     assert line.startswith(f"{configuration.folder / file}")
     for word in words:
         assert word in line
+
+
+def test_what_is_asked_for_does_not_hide_what_the_file_says(configuration):
+    configuration.settings["seeds"] = 0
+    with pytest.raises(UserError, match=r"config\.yaml: seeds: found 0"):
+        configuration.plan(seeds=1)
+
+
+def test_a_layer_that_only_an_override_makes_fit_is_right(configuration):
+    configuration.rows["guided"]["method"]["guiding_layer"] = 8  # of 12, at another scale
+    override(configuration, method={"guiding_layer": 4})
+    assert configuration.project().rows["guided"].method["guiding_layer"] == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"seed": 4}, r"--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, folder"),
+        ({"seeds": 4, "onyl": "x"}, r"--config: onyl: unknown key; allowed: .*only"),
+        ({"seeds": "four"}, r"--config: seeds: found 'four'; allowed: a whole number"),
+        ({"seeds": 10**20}, r"--config: seeds: found 10+; allowed: less than or equal to 1000"),
+        ({"folder": 4}, r"--config: folder: found 4; allowed: text"),
+    ],
+)
+def test_what_snakemake_is_asked_for_is_known(asked, words):
+    with pytest.raises(UserError, match=words):
+        check_asked(asked)
+
+
+def test_what_snakemake_is_not_asked_for_is_left_to_the_file():
+    assert check_asked({}) == {}
+    assert check_asked({"seeds": 4, "only": None, "folder": "mine"}) == {"seeds": 4, "folder": "mine"}
 
 
 def test_the_configuration_of_these_tests_is_right(configuration):
@@ -331,6 +514,28 @@ def test_every_slip_of_a_record_is_said_a_line_each(configuration):
         ("a:\tb\n", "not valid YAML"),
         ("", "found nothing; allowed: a mapping"),
         ("- a\n", "found ('a',); allowed: a mapping"),
+        ("a: {stop: 2026-13-45}\n", "a.stop: found '2026-13-45'; allowed: a whole number"),
+        ("a: {stop: 0x10}\n", "a.stop: found '0x10'; allowed: a whole number"),
+        ("a: {stop: 1_000}\n", "a.stop: found '1_000'; allowed: a whole number"),
+        ("a: {weight: 12:30:45}\n", "a.weight: found '12:30:45'; allowed: a number"),
+        (f"a:\n  stop: {400 * '9'}\n", "line 2: not valid YAML: a whole number of more than 18 digits"),
+        (f"a: {{weight: 1{400 * '0'}.0}}\n", "a.weight: found inf; allowed: a finite number"),
+        (f"a: {3000 * '['}\n", "line 1: not valid YAML: more than 30 lists or mappings inside of one another"),
+        (f"{3000 * '- '}a\n", "line 1: not valid YAML: more than 30 lists or mappings"),
+        ("a: &a\n  b: *a\n", "line 2: not valid YAML: the alias *a inside of what it stands for"),
+        ("a: *b\n", "line 1: not valid YAML: found undefined alias 'b'"),
+        ("a: !!python/object/apply:os.getcwd []\n", "the tag tag:yaml.org,2002:python/object/apply:os…; write"),
+        ("a: !!int x\n", "line 1: not valid YAML: the tag tag:yaml.org,2002:int; write the value without it"),
+        ("a: !!set {b}\n", "the tag tag:yaml.org,2002:set"),
+        ("a: {<<: {model: mu}}\n", "a.<<: unknown key"),
+        ("? [a]\n: b\n", "line 1: not valid YAML: a list or a mapping as a key"),
+        ('a: {model: "\\0"}\n', "line 1: not valid YAML: the character '\\x00', which cannot be printed"),
+        ('a: {model: "\\ud800"}\n', "the character '\\ud800', which cannot be printed"),
+        ("a: \0\n", "not valid YAML: unacceptable character #x0000"),
+        ("a: {}\n---\nb: {}\n", "line 2: not valid YAML: but found another document"),
+        (f"a: {{model: {600_000 * 'x'}}}\n", "found more than 500000 bytes"),
+        (f"a: {{model: {20_000 * 'x'}}}\n", "a.model: found 'xxx"),
+        (f"a: &a [{'1,' * 400}]\nb: [{'*a,' * 300}]\n", "line 2: not valid YAML: more than 100000 values"),
     ],
 )
 def test_malformed_yaml_is_refused_with_its_line(configuration, text, words):
@@ -340,6 +545,63 @@ def test_malformed_yaml_is_refused_with_its_line(configuration, text, words):
         load_project(configuration.folder)
     assert str(caught.value).startswith(f"{path}: ")
     assert words in str(caught.value)
+
+
+LAUGHS = [f"{b}: &{b} [{', '.join(9 * [f'*{a}'])}]" for a, b in pairwise("abcdefghi")]
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "runs.yaml", "tables.yaml", "scales/tiny.yaml"])
+def test_a_kilobyte_of_nested_aliases_is_refused_at_once(configuration, file):
+    path = configuration.write() / file
+    path.write_text("\n".join(["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]", *LAUGHS]))
+    assert path.stat().st_size < 1000
+    began = time.process_time()
+    with pytest.raises(UserError, match=r"line 6: not valid YAML: more than 100000 values") as caught:
+        load_project(configuration.folder)
+    assert time.process_time() - began < 2
+    assert len(str(caught.value)) < 500
+
+
+def test_aliases_may_stand_for_what_is_complete(configuration):
+    path = configuration.write() / "runs.yaml"
+    path.write_text(
+        path.read_text() + "more: &more {like: plain, method: {name: repa, layer: 1}, weight: 1}\nless: *more\n"
+    )
+    rows = load_project(configuration.folder).rows
+    assert rows["more"] == rows["less"]
+
+
+def test_messages_are_short_whatever_was_found(configuration):
+    configuration.rows["plain"].update({f"key-{i}-{'x' * 500}": ["y" * 500] * 10 for i in range(40)})
+    configuration.rows["plain"]["model"] = {f"{i}": ["z" * 500] * 10 for i in range(10)}
+    with pytest.raises(UserError) as caught:
+        configuration.plan()
+    assert str(caught.value).splitlines()[-1].endswith("runs.yaml: and 36 more")
+    assert len(str(caught.value)) < 2000
+
+
+def test_yaml_of_1_2_knows_one_word_for_each_truth(configuration):
+    configuration.family["average"] = {"warmup": True}
+    path = configuration.write() / "scales" / "tiny.yaml"
+    path.write_text(path.read_text().replace("warmup: true", "warmup: yes"))
+    with pytest.raises(UserError, match=r"average\.warmup: found 'yes'; allowed: true or false"):
+        load_project(configuration.folder)
+
+
+def test_what_the_system_refuses_is_not_called_damaged(configuration):
+    """It is an OSError with its number, which the commands turn into a sentence."""
+    configuration.write()
+    with pytest.raises(OSError, match="too long") as caught:
+        load_project(configuration.folder, scale=f"{'x' * 400}.yaml")
+    assert caught.value.errno == errno.ENAMETOOLONG
+
+
+def test_a_pipe_or_a_folder_is_not_waited_for(configuration):
+    folder = configuration.write()
+    (folder / "runs.yaml").unlink()
+    os.mkfifo(folder / "runs.yaml")
+    with pytest.raises(UserError, match=r"runs\.yaml: a pipe, where a file is wanted"):
+        load_project(folder)
 
 
 def test_files_that_are_missing_or_no_text_are_named(configuration, tmp_path):

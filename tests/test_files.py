@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from selftrans.errors import UserError
 from selftrans.files import (
+    append_text,
+    atomic_folder,
     atomic_path,
     exclusive,
     file_sha256,
@@ -107,6 +110,16 @@ def test_temporary_files_of_the_dead_are_removed_and_of_the_living_kept(tmp_path
     assert set(tmp_path.iterdir()) == expected
 
 
+def test_links_under_names_that_could_be_guessed_are_not_written_through(tmp_path):
+    host, victim = socket.gethostname(), tmp_path / "victim"
+    victim.write_text("precious")
+    for name in (".file.part", "file.part", f".file.{host}.{os.getpid()}.part", f".file.{host}.{dead_pid()}.part"):
+        (tmp_path / name).symlink_to(victim)
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert victim.read_text() == "precious"
+
+
 WRITE_HALF = """
 import sys, time
 from pathlib import Path
@@ -130,6 +143,73 @@ def test_a_writer_killed_in_mid_write_leaves_nothing_under_the_final_name(tmp_pa
     assert list(tmp_path.iterdir()) == [part]
     write_text(path, "whole")  # the same command again
     assert list(tmp_path.iterdir()) == [path]
+
+
+def fill_as_torch_does(path, error):
+    with atomic_path(path) as part:
+        part.write_bytes(bytes(2**16))
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("file write failed"), OSError("8 requested and 0 written")])
+def test_a_reason_that_a_library_keeps_to_itself_is_asked_for_again(tmp_path, error):
+    """A limit of the size of files stands for a disk that is full; what fails for another reason stays as it is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with pytest.raises(type(error), match=str(error)):
+        fill_as_torch_does(tmp_path / "file", error)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as refused:
+            fill_as_torch_does(tmp_path / "file", error)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refused.value.filename == str(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_added_to_a_file_of_our_own_only(tmp_path):
+    path = tmp_path / "log"
+    for line in ("one\n", "é\n"):
+        append_text(path, line)
+    assert path.read_text(encoding="utf-8") == "one\né\n"
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError, match="link"):
+        append_text(tmp_path / "link", "three\n")
+    assert path.read_text(encoding="utf-8") == "one\né\n"
+
+
+# ------------------------------------------------------------------------------------ atomic folders
+
+
+def test_a_folder_is_replaced_only_when_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a" / "folder"
+    for content in ("old", "new"):
+        with atomic_folder(path) as part:
+            (part / content).touch()
+            assert part.parent == path.parent
+            assert not (path / content).exists()
+        assert [found.name for found in path.iterdir()] == [content]
+    with pytest.raises(ZeroDivisionError), atomic_folder(path) as part:
+        raise ZeroDivisionError
+    assert [found.name for found in path.rglob("*")] == ["new"]
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("plant", [Path.touch, os.mkfifo, lambda path: path.symlink_to(path.parent)])
+def test_nothing_but_a_folder_is_replaced_by_a_folder(tmp_path, plant):
+    plant(tmp_path / "folder")
+    with (
+        pytest.raises(UserError, match=r"folder: a (file|pipe|link), where a folder is wanted"),
+        atomic_folder(tmp_path / "folder"),
+    ):
+        raise AssertionError("nothing is written")
+
+
+def test_temporary_folders_of_the_dead_are_removed(tmp_path):
+    dead = tmp_path / f".folder.{socket.gethostname()}.{dead_pid()}.x.part"
+    (dead / "inside").mkdir(parents=True)
+    with atomic_folder(tmp_path / "folder"):
+        assert not dead.exists()
 
 
 # ---------------------------------------------------------------------------------------- exclusive

@@ -48,6 +48,14 @@ def test_a_loss_that_is_not_finite_names_model_and_step():
         fit(model, lambda step: model.weight.sum() * losses[step], steps=3, learning_rate=0.1, name="tokenizer")
 
 
+def test_weights_that_the_last_step_spoils_are_refused():
+    """Its loss was that of the weights before it."""
+    model = nn.Linear(1, 1)
+    model.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(UserError, match=r"training the tokenizer: the weights are not finite after step 0; lower its"):
+        fit(model, lambda step: model(torch.ones(1, 1)).sum(), steps=1, learning_rate=0.1, name="tokenizer")
+
+
 def test_seeded_gives_the_same_weights_and_disturbs_nobody():
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "selftrans"
 ORDER = [
     *("errors", "malloc", "seeding", "files", "artifacts", "logs"),
     *("signatures", "records", "config", "loading", "paths", "runs", "plan"),
-    *("provenance", "progress"),
+    *("provenance", "progress", "scheduler"),
     *("guidance", "pixels", "fitting", "strict", "foreign", "tokenizer", "data"),
     *("interpolant", "ema", "backbones", "encoders", "checkpoint", "weight_import"),
     *("samples", "samplers", "sampling"),
@@ -28,17 +28,8 @@ ORDER = [
 WINGS = {
     "evaluation": {"errors", "seeding", "files", "artifacts", "config", "progress", "pixels", "strict"},
     "reporting": {
-        "errors",
-        "seeding",
-        "files",
-        "artifacts",
-        "logs",
-        "signatures",
-        "records",
-        "config",
-        "paths",
-        "runs",
-        "plan",
+        *("errors", "seeding", "files", "artifacts", "logs", "signatures", "records", "config", "loading", "paths"),
+        *("runs", "plan"),
     },
 }
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftrans.config import ROW
 from selftrans.errors import UserError
 from selftrans.loading import load_project
 from selftrans.plan import Plan, Reference
@@ -215,12 +216,18 @@ def test_a_family_is_found_by_what_it_rests_on(configuration):
 # ------------------------------------------------------------------------------------------- references
 
 
-@given(name=st.from_regex(r"[a-z0-9][a-z0-9.-]*", fullmatch=True), epoch=st.integers(0, 10**6))
+@given(name=st.from_regex(ROW, fullmatch=True), epoch=st.integers(0, 999_999))
 def test_references_are_run_at_epoch(name, epoch):
     assert Reference.parse(f"{name}@{epoch}") == Reference(name, epoch)
 
 
-@pytest.mark.parametrize("text", ["sit-b2", "sit-b2@", "sit-b2@eighty", "sit-b2@-1", "sit-b2@²", "a@b@80", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("sit-b2", "sit-b2@", "sit-b2@eighty", "sit-b2@-1", "sit-b2@²", "sit-b2@٣", "a@b@80", ""),
+        *("a.b@80", "sit-b2@080", f"sit-b2@{10**6}", f"sit-b2@{'9' * 5000}", f"{'x' * 61}@80"),
+    ],
+)
 def test_other_text_is_no_reference(text):
     with pytest.raises(UserError, match="is not a reference; write <run>@<epoch>, such as sit-b2@80"):
         Reference.parse(text)

@@ -95,6 +95,33 @@ def test_a_wrong_entry_of_the_published_ones_is_found_there(configuration):
         load_project(folder)
 
 
+@pytest.mark.parametrize(
+    ("preset", "words"),
+    [
+        ("{sampler: euler}", "mine.sampler: found 'euler'"),
+        ("{sampler: dopri5_ode, steps: 5}", "mine.steps: found 5; allowed: nothing"),
+        ("{like: yours}", "mine.like: found 'yours'; allowed: mine"),
+    ],
+)
+def test_the_published_ones_are_checked_whether_used_or_not(configuration, preset, words):
+    folder = configuration.write()
+    (folder / "presets.yaml").write_text(f"mine: {preset}\n")
+    with pytest.raises(UserError, match=rf"presets\.yaml: {words}"):
+        load_project(folder)
+
+
+def test_a_preset_behind_an_alias_is_like_the_published_one_too(preset_of, configuration):
+    preset_of(like="repa-sde", samples=8)
+    path = configuration.folder / "scales" / "tiny.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "      other:\n", "      again: &again {like: repa-sde, samples: 8}\n      third: *again\n      other:\n"
+        )
+    )
+    presets = load_project(configuration.folder).scale.families["small"].presets
+    assert presets["other"] == presets["again"] == presets["third"]
+
+
 def test_a_field_at_its_default_makes_no_other_preset():
     """What Snakemake remembers of a preset: the JSON of what is set. Shards share work and change no sample."""
     fields = {"sampler": "euler_ode", "steps": 20, "samples": 1000, "batch_size": 40}

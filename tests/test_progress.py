@@ -68,6 +68,70 @@ def test_the_line_of_another_process_is_left_alone(terminal):
     assert other.returncode == 0
 
 
+def folder_of_bars(keyboard):
+    return Path(tempfile.gettempdir()) / f"selftrans-bars-{os.getuid()}{keyboard.replace('/', '-')}"
+
+
+def a_link_to_a_folder(folder, victim):
+    victim.mkdir()
+    folder.symlink_to(victim)
+
+
+def a_folder_of_all(folder, victim):
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "0").symlink_to(victim)
+
+
+def a_link_in_the_place_of_a_line(folder, victim):
+    victim.write_text("precious")
+    folder.mkdir(mode=0o700)
+    (folder / "0").symlink_to(victim)
+
+
+def a_pipe_in_the_place_of_a_line(folder, victim):
+    folder.mkdir(mode=0o700)
+    os.mkfifo(folder / "0")
+
+
+def a_file_in_the_place_of_the_folder(folder, victim):
+    folder.touch()
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        a_link_to_a_folder,
+        a_folder_of_all,
+        a_link_in_the_place_of_a_line,
+        a_pipe_in_the_place_of_a_line,
+        a_file_in_the_place_of_the_folder,
+    ],
+)
+def test_what_others_put_where_lines_are_counted_is_left_alone(terminal, tmp_path, plant):
+    victim = tmp_path / "victim"
+    plant(folder_of_bars(os.environ[TERMINAL]), victim)
+    with progress_bar(1, "mine", "step") as bar:
+        assert bar.pos == 0
+        assert "mine:" in terminal()
+    if victim.is_dir():
+        assert list(victim.iterdir()) == []
+    elif victim.exists():
+        assert victim.read_text() == "precious"
+    assert not victim.exists() or plant is not a_folder_of_all
+
+
+def test_lines_are_counted_in_a_folder_of_ones_own(terminal):
+    with progress_bar(1, "mine", "step"):
+        assert folder_of_bars(os.environ[TERMINAL]).stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_folder_for_temporary_files_there_is_a_bar(terminal, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with progress_bar(1, "mine", "step") as bar:
+        assert bar.pos == 0
+
+
 @pytest.mark.parametrize("name", ["/dev/pts/no-such-terminal", "/"])
 def test_a_terminal_that_cannot_be_opened_stops_no_work(monkeypatch, name, capsys):
     """It is closed by now, or that of the machine that a cluster's job was sent from."""

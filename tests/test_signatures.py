@@ -7,7 +7,7 @@ import pytest
 
 from selftrans import signatures
 from selftrans.errors import UserError
-from selftrans.signatures import Epochs, Layer, method_names, signature
+from selftrans.signatures import Epochs, Layer, Number, method_names, signature
 
 
 def method_class(name):
@@ -44,7 +44,7 @@ def test_layers_and_epochs_are_told_from_numbers():
     assert signature("sra").settings["fade_after"] == (Epochs, ...)
     assert signature("layersync").settings["pairs"] == (tuple[tuple[Layer, Layer], ...], ...)
     assert signature("self_transcendence").settings["guided_layer"] == (Layer, ...)
-    assert signature("self_transcendence").settings["guidance_scale"] == (float, ...)
+    assert signature("self_transcendence").settings["guidance_scale"] == (Number, ...)
 
 
 def test_an_unknown_method_is_refused_with_those_that_there_are():

@@ -200,6 +200,55 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_good_state(
     assert not (tmp_path / "20.ema.safetensors").exists()
 
 
+def test_weights_that_are_not_finite_are_never_saved(dataset: LatentDataset, tmp_path: Path) -> None:
+    """The loss of the first step is fine; after it, everything that could be saved is not."""
+    run = smoke_run("aligned")
+    optimiser = run.family.optimiser.model_copy(update={"learning_rate": 1e38, "warmup_steps": 0})
+    run = replace(run, family=run.family.model_copy(update={"optimiser": optimiser, "milestones": (1,)}))
+    trainer = Trainer(run, dataset, {}, CPU)
+    with pytest.raises(UserError, match=r"not finite after step 0; the last good state is kept. Lower the learning"):
+        train(trainer, 1, tmp_path / "work", weights_in(tmp_path))
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} & {"state.pt", "1.ema.safetensors"} == set()
+
+
+def test_a_moment_that_is_not_finite_keeps_the_good_state(dataset: LatentDataset, tmp_path: Path) -> None:
+    """Weights are finite still, and would be for ever: a second moment of infinity moves nothing."""
+    train(trainer_of("vanilla", dataset), 10, tmp_path / "work", weights_in(tmp_path))
+    good = (tmp_path / "work" / "state.pt").read_bytes()
+    trainer = trainer_of("vanilla", dataset)
+    original = trainer.train_step
+
+    def poison() -> None:
+        original()
+        if trainer.step == 15:
+            next(iter(trainer.optimiser.state.values()))["exp_avg_sq"].fill_(float("inf"))
+
+    trainer.train_step = poison
+    with pytest.raises(UserError, match=r"not finite after step 19; the last good state is kept"):
+        train(trainer, 20, tmp_path / "work", weights_in(tmp_path))
+    assert (tmp_path / "work" / "state.pt").read_bytes() == good
+    assert not (tmp_path / "20.ema.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "log.jsonl"])
+def test_a_planted_link_is_never_written_through(name: str, dataset: LatentDataset, tmp_path: Path) -> None:
+    victim, work = tmp_path / "victim", tmp_path / "work"
+    victim.write_text("precious")
+    work.mkdir()
+    (work / name).symlink_to(victim)
+    with pytest.raises((OSError, UserError)) as refused:
+        train(trainer_of("vanilla", dataset), 10, work, weights_in(tmp_path))
+    assert name in str(refused.value)
+    assert victim.read_text() == "precious"
+
+
+def test_a_pipe_in_the_place_of_the_log_is_not_waited_for(dataset: LatentDataset, tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    os.mkfifo(tmp_path / "work" / "log.jsonl")
+    with pytest.raises(UserError, match=r"log\.jsonl: a pipe, where a file is wanted"):
+        train(trainer_of("vanilla", dataset), 10, tmp_path / "work", weights_in(tmp_path))
+
+
 def test_weights_say_what_they_are(dataset: LatentDataset, tmp_path: Path) -> None:
     trainer = trainer_of("aligned", dataset)
     train(trainer, 10, tmp_path / "work", weights_in(tmp_path))

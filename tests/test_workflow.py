@@ -158,6 +158,15 @@ def test_the_rule_graph_reads_like_the_pipeline(tmp_path: Path) -> None:
     assert {("train_encoder", "train_stage1"), ("train_stage1", "sample")} <= edges
 
 
+def test_what_snakemake_is_asked_for_is_known(tmp_path: Path) -> None:
+    command = snakemake_command("--", TABLE, folder=tmp_path)
+    command.insert(command.index("--config") + 1, "seed=4")
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
+    assert refused.returncode != 0
+    assert "--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, folder" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_wrong_configuration_is_refused_before_any_job(tmp_path: Path) -> None:
     config = tmp_path / "config"
     shutil.copytree(SMOKE, config)

@@ -1,15 +1,20 @@
 """``selftrans <verb>``: each step of the workflow, by hand. One file per verb: parse, load, call, save."""
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from selftrans import __version__
 from selftrans.errors import UserError, system_error
 from selftrans.malloc import keep_freed_memory
+
+GRACE = 20  # seconds for tidying up after SIGTERM
 
 VERBS = {
     "plan": "what a target would train, what is shared, and what is already there",
@@ -38,7 +43,11 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; a user's mistake ends with a sentence and exit code 2, without a traceback."""
+    """Run one verb, and return its exit code.
+
+    A user's mistake, and whatever the system refuses (a full disk, a folder that cannot be written), ends with a
+    sentence and 2, without a traceback; Ctrl-C with 130, SIGTERM with 143, a reader of the output who left with 141.
+    """
     parser = argparse.ArgumentParser(prog="selftrans", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"selftrans {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
@@ -54,16 +63,64 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_threads(parsed.threads)
     keep_freed_memory()
     try:
-        parsed.run(parsed)
+        with _ended_by_sigterm():
+            parsed.run(parsed)
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except BrokenPipeError:  # such as head's
+        _drop_output()
+        return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno is None:
-            raise
-        print(f"error: {system_error(error)}", file=sys.stderr)
-        return 2
+        _drop_output()
+        return _refuse(system_error(error))
+    except MemoryError:
+        return _refuse("there is not enough memory; close what else runs here, or work in smaller batches")
+    except KeyboardInterrupt:
+        _say("stopped; the same command begins or goes on where it can")
+        return 128 + signal.SIGINT
     return 0
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as an exception, so that whoever is writing a file removes what is half written.
+
+    Where that takes too long, or something keeps the exception to itself, an alarm ends the process.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # told twice, it still tidies up
+        signal.alarm(GRACE)
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _refuse(sentence: str) -> int:
+    _say(f"error: {sentence}")
+    return 2
+
+
+def _say(sentence: str) -> None:
+    """Print to standard error, unless that too is gone (``tee`` dies by the same Ctrl-C) or on the full disk."""
+    with contextlib.suppress(OSError):
+        print(sentence, file=sys.stderr, flush=True)
+
+
+def _drop_output() -> None:
+    """Forget what standard output does not take, which Python would try to write once more as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _add_common(options: argparse.ArgumentParser) -> None:

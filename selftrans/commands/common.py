@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from selftrans.config import Family
 from selftrans.errors import UserError
+from selftrans.files import require_regular
 from selftrans.loading import load_project
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
@@ -65,9 +66,11 @@ def milestone_of(arguments: argparse.Namespace, plan: Plan) -> tuple[Run, int]:
 
 
 def need(path: Path) -> Path:
-    """``path``, which an earlier step makes. Raises UserError that says how, if it is not there."""
+    """``path``, a file or folder that an earlier step makes. Raises UserError that says how, if it is not there."""
     if not path.exists():
         raise UserError(f"{path}: not made yet; make it with: snakemake --cores all {path}")
+    if not path.is_dir():
+        require_regular(path)
     return path
 
 
@@ -86,7 +89,7 @@ def read_split(plan: Plan, keys: Keys, split: str) -> "tuple[torch.Tensor, torch
 
 def check_accuracy(arguments: argparse.Namespace, plan: Plan, kind: str, accuracy: float, allowed: float) -> None:
     """Raise UserError if an extractor or encoder is below the scale's bar."""
-    if accuracy < allowed:
+    if not accuracy >= allowed:  # NaN is too bad as well
         key = f"families.{arguments.family}.{kind}"
         raise UserError(
             f"the {kind} is too bad to build on: test accuracy {accuracy:.3f}, at least {allowed} is asked for "

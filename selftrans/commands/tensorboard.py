@@ -1,13 +1,13 @@
 """`tensorboard --logdir results/<scale>/tensorboard` then shows them, over steps or over time spent in training."""
 
 import argparse
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from selftrans.commands.common import plan_of
 from selftrans.errors import UserError
+from selftrans.files import atomic_folder
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
 
@@ -60,15 +60,17 @@ def write_events(log: "pd.DataFrame", folder: Path) -> None:
 
     The time of an event is the seconds spent in training before it.
     """
-    from torch.utils.tensorboard import SummaryWriter
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
-    part = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
     steps = log["step"].diff().fillna(log["step"])
     seconds = (steps / log["steps_per_second"].clip(lower=0.005)).cumsum()  # it has two decimals
-    with SummaryWriter(part) as writer:
+    with atomic_folder(folder) as part, (part / "events.out.tfevents").open("wb") as file:
+        records = RecordWriter(file)
+        records.write(Event(file_version="brain.Event:2").SerializeToString())
         for name in log.columns.drop("step"):
             for place, value in log[name].dropna().items():
-                writer.add_scalar(name, value, log["step"][place], walltime=seconds[place])
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+                scalar = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+                event = Event(step=log["step"][place], wall_time=seconds[place], summary=scalar)
+                records.write(event.SerializeToString())

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> None:
         **{key: getattr(recipe, key) for key in training},
     )
     print(f"{keys.tokenizer}: test MSE {report.test_mse:.5f}, PSNR {report.test_psnr:.1f} dB")
-    if report.test_mse > recipe.max_test_mse:
+    if not report.test_mse <= recipe.max_test_mse:  # NaN is too bad as well
         raise UserError(
             f"the VAE is too bad to build on: test MSE {report.test_mse:.5f}, allowed {recipe.max_test_mse} "
             f"({plan.project.scale_file}: families.{arguments.family}.tokenizer.max_test_mse); train it longer"

@@ -1,10 +1,8 @@
 """Mean and covariance of a set of features, gathered batch by batch in float64."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Self
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -18,7 +16,8 @@ WAITING = 1024  # rows that are gathered first, since each addition touches all 
 class Moments:
     """Number of rows, mean (D,) and covariance (D, D; ddof = 1) of a set of features, in float64.
 
-    The number is None for moments of somebody who does not tell it. Raises ValueError if there are fewer than
+    The number is None for moments of somebody who does not tell it. A covariance that float32 has rounded to one that
+    is not quite symmetric is made so. Raises ValueError if there are fewer than
     two rows, or if mean and covariance cannot be those of any set: not finite, not symmetric, a negative
     variance, or shapes that do not fit.
     """
@@ -31,6 +30,8 @@ class Moments:
         if self.count is not None and self.count < 2:
             raise ValueError(f"a covariance needs at least 2 rows, got {self.count}")
         require_covariance(self.mean, self.covariance)
+        if not torch.equal(self.covariance, self.covariance.T):
+            object.__setattr__(self, "covariance", (self.covariance + self.covariance.T) / 2)
 
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
@@ -39,35 +40,6 @@ class Moments:
         for block in features.split(BLOCK):
             accumulator.update(block)
         return accumulator.moments()
-
-    @cached_property
-    def factor(self) -> Tensor:
-        """R (D, rank) with R Rᵀ = covariance; computed once, however often the set is compared.
-
-        What lies below ``rounding`` is left out: a noise of about 1e-16, whose root, 1e-8 in each of a thousand
-        null directions (dead ReLUs, or fewer rows than dimensions), would show in the distance. Cholesky is the
-        quick way. Where a matrix has negative eigenvalues, as singular ones that were stored in float32, its
-        factor does not give it back; the eigenvectors then make that of the nearest covariance.
-        """
-        rounding = 2 * len(self.mean) * torch.finfo(torch.float64).eps * self.covariance.norm().item()
-        root = _pivoted_cholesky(self.covariance, rounding)
-        if (root @ root.T - self.covariance).norm() <= rounding:
-            return root
-        values, vectors = torch.linalg.eigh(self.covariance)
-        kept = values > rounding
-        return vectors[:, kept] * values[kept].sqrt()
-
-
-def _pivoted_cholesky(matrix: Tensor, tolerance: float) -> Tensor:
-    """R (D, rank) with R Rᵀ = ``matrix`` (D, D), always going on with the largest variance that is left.
-
-    It ends where that is at most ``tolerance``. LAPACK's own, D eps / 2 of the largest variance, is exceeded by the
-    rounding of some small covariances, since the elimination makes that grow.
-    """
-    lower, pivots, rank, _ = scipy.linalg.lapack.dpstrf(matrix.numpy(), tol=tolerance, lower=1)
-    root = torch.empty(len(matrix), rank, dtype=matrix.dtype)
-    root[torch.from_numpy(pivots).long() - 1] = torch.from_numpy(lower)[:, :rank].tril()
-    return root
 
 
 class MomentAccumulator:

@@ -242,13 +242,8 @@ def _moments_of(arrays: dict[str, np.ndarray]) -> tuple[Moments, Moments | None]
 
 
 def _moments(arrays: dict[str, np.ndarray], suffix: str) -> Moments:
-    mean, stored = (_floats(arrays, f"{name}{suffix}") for name in ("mu", "sigma"))
-    covariance = stored.double()
-    if stored.dtype == torch.float32 and covariance.ndim == 2 and covariance.shape[0] == covariance.shape[1]:
-        difference = (covariance - covariance.T).abs().max()
-        if difference <= 1e-6 * covariance.abs().max():  # rounding of float32, which is no damage
-            covariance = (covariance + covariance.T) / 2
-    return Moments(_count(arrays, f"count{suffix}"), mean.double(), covariance)
+    mean, covariance = (_floats(arrays, f"{name}{suffix}").double() for name in ("mu", "sigma"))
+    return Moments(_count(arrays, f"count{suffix}"), mean, covariance)
 
 
 def _floats(arrays: dict[str, np.ndarray], key: str) -> Tensor:

@@ -3,10 +3,11 @@
 A wrong key or value is refused with file, key, what was found and what is allowed.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrans.config import Claim, Project, Row, Settings, Table
+from selftrans.config import Asked, Claim, Project, Row, Settings, Table
 from selftrans.loading.claims import load_claims
 from selftrans.loading.rows import load_rows
 from selftrans.loading.scales import load_scale
@@ -22,7 +23,9 @@ def load_project(folder: Path, **asked: Any) -> Project:
     folder = Path(folder)
     settings_file = folder / "config.yaml"
     asked = {key: value for key, value in asked.items() if value is not None}
-    settings = check(settings_file, Settings, read_yaml(settings_file) | asked)
+    stated = read_yaml(settings_file)
+    check(settings_file, Settings, stated)  # also what is asked for otherwise
+    settings = check(settings_file, Settings, stated | asked)
     scale_file, scale = load_scale(settings_file, settings.scale)
     rows = load_rows(folder / "runs.yaml", scale, scale_file)
     tables = load_tables(folder / "tables.yaml", rows, scale)
@@ -40,6 +43,14 @@ def load_project(folder: Path, **asked: Any) -> Project:
         claim_seeds=settings.claim_seeds,
         only=settings.only,
     )
+
+
+def check_asked(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``--config`` of a call of Snakemake says: `load_project`'s settings, and the ``folder``.
+
+    Raises UserError for a key that nothing would read, and for a value of another kind.
+    """
+    return check("--config", Asked, asked).model_dump(exclude_none=True)
 
 
 def _kept(

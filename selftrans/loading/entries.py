@@ -8,13 +8,15 @@ from selftrans.config import NAME, NAME_IN_WORDS
 from selftrans.errors import UserError
 from selftrans.records import read_yaml, refuse
 
+MAX_LIKE = 20  # entries like one another in a row
 
-def entries(path: Path) -> dict[str, Any]:
-    """The entries of a YAML file by name."""
+
+def entries(path: Path, form: str = NAME, words: str = NAME_IN_WORDS) -> dict[str, Any]:
+    """The entries of a YAML file by name, which is of a ``form`` that ``words`` describe."""
     entries = read_yaml(path)
     for name in entries:
-        if not re.fullmatch(NAME, name):
-            refuse(path, name, name, NAME_IN_WORDS)
+        if not re.fullmatch(form, name):
+            refuse(path, name, name, words)
     return entries
 
 
@@ -24,14 +26,16 @@ def mapping_under(raw: Any, key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def expand(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows with ``like`` replaced by what it stands for."""
-    raw = entries(path)
+def expand(path: Path, form: str = NAME, words: str = NAME_IN_WORDS) -> dict[str, dict[str, Any]]:
+    """The entries of a YAML file with ``like`` replaced by what it stands for."""
+    raw = entries(path, form, words)
 
     def expand(name: Any, chain: tuple[str, ...]) -> dict[str, Any]:
         if name in chain:
             cycle = [*chain[chain.index(name) :], name]
             raise UserError(f"{path}: {name}.like: a cycle: {' -> '.join(cycle)}; one of them must say it all itself")
+        if len(chain) > MAX_LIKE:
+            refuse(path, f"{chain[0]}.like", raw[chain[0]]["like"], f"at most {MAX_LIKE} entries like one another")
         if not isinstance(name, str) or name not in raw:
             refuse(path, f"{chain[-1]}.like", name, ", ".join(raw))
         row = raw[name]

@@ -7,16 +7,16 @@ from typing import Any, get_args, get_origin
 
 from pydantic import create_model
 
-from selftrans.config import TOKEN_PIXELS, Family, PublishedEncoder, Row, Scale
+from selftrans.config import ROW, ROW_IN_WORDS, TOKEN_PIXELS, Family, PublishedEncoder, Row, Scale
 from selftrans.errors import UserError
 from selftrans.loading.entries import expand, merge
 from selftrans.records import Record, check, refuse
-from selftrans.signatures import Epochs, Layer, method_names, signature
+from selftrans.signatures import FRACTION_OF_DEPTH, Epochs, Layer, method_names, signature
 
 
 def load_rows(path: Path, scale: Scale, scale_file: Path) -> dict[str, Row]:
     """All rows by name."""
-    raw = expand(path)
+    raw = expand(path, ROW, ROW_IN_WORDS)
     _check_overrides(scale_file, scale, raw)
     return {name: _row(path, name, entry, scale, scale_file) for name, entry in raw.items()}
 
@@ -34,13 +34,13 @@ def _check_overrides(path: Path, scale: Scale, rows: dict[str, Any]) -> None:
 def _row(rows_file: Path, name: str, raw: dict[str, Any], scale: Scale, scale_file: Path) -> Row:
     """A checked row at a scale: overrides laid over it, defaults written out, every layer a number."""
     path: Path | str = rows_file
-    stated = raw.get("family")
-    family = scale.families.get(stated) if isinstance(stated, str) else None
+    row = _stated(path, name, raw)
+    family = scale.families.get(row.family)
     for override in family.overrides if family else ():
         if fnmatchcase(name, override.rows):
             raw = merge(raw, override.set)
             path = f"{rows_file} with the overrides of {scale_file}"
-    row = check(path, Row, raw, name)
+            row = _stated(path, name, raw)
     family = scale.families.get(row.family)
     if family is None:
         refuse(path, f"{name}.family", row.family, f"{', '.join(scale.families)} (scale {scale.name})")
@@ -48,25 +48,43 @@ def _row(rows_file: Path, name: str, raw: dict[str, Any], scale: Scale, scale_fi
         models = ", ".join(family.models)
         refuse(path, f"{name}.model", row.model, f"{models} (family {row.family} at scale {scale.name})")
     if row.method is not None:
-        method = _method(path, name, row, family)
-        row = row.model_copy(update={"method": method})
-    _check_needs(path, name, row)
+        row = row.model_copy(update={"method": _resolved(path, name, row, family)})
     _check_tokens(path, name, row, family)
     return row
 
 
-def _method(path: Path | str, name: str, row: Row, family: Family) -> dict[str, Any]:
-    """The method's name and all of its settings."""
-    method = row.method.get("name")
-    if method not in method_names():
-        refuse(path, f"{name}.method.name", method, ", ".join(method_names()))
-    known = signature(method)
-    model = create_model(method, __base__=Record, **known.settings)
-    given = {key: value for key, value in row.method.items() if key != "name"}
-    settings = dict(check(path, model, given, f"{name}.method"))
-    for key, (kind, _) in known.settings.items():
-        settings[key] = _in_numbers(path, f"{name}.method.{key}", settings[key], kind, row.model, family)
-    return {"name": method, **settings}
+def _stated(path: Path | str, name: str, raw: dict[str, Any]) -> Row:
+    """A row with the defaults of its method, as far as it can be checked without a scale.
+
+    What an override replaces is wrong all the same: another scale would take it.
+    """
+    row = check(path, Row, raw, name)
+    if row.method is not None:
+        method = row.method.get("name")
+        if method not in method_names():
+            refuse(path, f"{name}.method.name", method, ", ".join(method_names()))
+        given = {key: value for key, value in row.method.items() if key != "name"}
+        settings = dict(check(path, _settings(method), given, f"{name}.method"))
+        for key, value in settings.items():
+            if value == ():
+                refuse(path, f"{name}.method.{key}", value, "a list of 1 or more")
+        row = row.model_copy(update={"method": {"name": method, **settings}})
+    _check_needs(path, name, row)
+    return row
+
+
+def _settings(method: str) -> type[Record]:
+    """The record of a method's settings."""
+    return create_model(method, __base__=Record, **signature(method).settings)
+
+
+def _resolved(path: Path | str, name: str, row: Row, family: Family) -> dict[str, Any]:
+    """The method's name and all of its settings, in numbers of this model and this scale."""
+    kinds = signature(row.method["name"]).settings
+    return row.method | {
+        key: _in_numbers(path, f"{name}.method.{key}", row.method[key], kind, row.model, family)
+        for key, (kind, _) in kinds.items()
+    }
 
 
 def _in_numbers(path: Path | str, key: str, value: Any, kind: Any, model: str, family: Family) -> Any:
@@ -77,8 +95,6 @@ def _in_numbers(path: Path | str, key: str, value: Any, kind: Any, model: str, f
         return value * family.steps_per_epoch
     if get_origin(kind) is not tuple:
         return value
-    if not value:
-        refuse(path, key, value, "a list of 1 or more")
     kinds = get_args(kind)
     kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
     return tuple(
@@ -90,9 +106,9 @@ def _in_numbers(path: Path | str, key: str, value: Any, kind: Any, model: str, f
 def _layer(path: Path | str, key: str, value: Any, model: str, depth: int) -> int:
     """A layer counted from 1; ``"2n/3"`` is a fraction of the depth, rounded half up."""
     layer = value
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d*)n/([1-9]\d*)", value)):
+    if isinstance(value, str) and (match := re.fullmatch(FRACTION_OF_DEPTH, value)):
         layer = int(depth * int(match[1] or 1) / int(match[2]) + 0.5)
-    if not isinstance(layer, int) or isinstance(layer, bool) or not 1 <= layer <= depth:
+    if not 1 <= layer <= depth:
         refuse(path, key, value, f"1 to {depth} (the depth of {model}), or a fraction of it such as n/2")
     return layer
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from selftrans.config import Preset, Scale
+from selftrans.config import CLASSES, TOKEN_PIXELS, Preset, PublishedEncoder, Scale
 from selftrans.errors import UserError
 from selftrans.loading.entries import expand, mapping_under
 from selftrans.records import check, read_yaml, refuse
@@ -12,7 +12,9 @@ from selftrans.records import check, read_yaml, refuse
 def load_scale(settings_file: Path, name: str) -> tuple[Path, Scale]:
     """(file, scale). ``name`` is one in ``scales/``, or the path of a YAML file."""
     path = _scale_file(settings_file, name)
-    scale = check(path, Scale, _with_presets(path, settings_file.parent / "presets.yaml"))
+    published_file = settings_file.parent / "presets.yaml"
+    published = _published_presets(published_file) if published_file.exists() else {}
+    scale = check(path, Scale, _with_presets(path, published, published_file))
     scale = _with_sweeps(path, scale)
     _check_sizes(path, scale)
     _check_presets(path, scale)
@@ -22,24 +24,24 @@ def load_scale(settings_file: Path, name: str) -> tuple[Path, Scale]:
 def _scale_file(settings_file: Path, scale: str) -> Path:
     if scale.endswith((".yaml", ".yml")):
         return Path(scale)
-    path = settings_file.parent / "scales" / f"{scale}.yaml"
-    if not path.exists():
-        known = ", ".join(sorted(found.stem for found in path.parent.glob("*.yaml")))
-        refuse(settings_file, "scale", scale, f"{known}, or a path ending in .yaml")
-    return path
+    known = {path.stem: path for path in sorted((settings_file.parent / "scales").glob("*.yaml"))}
+    if scale not in known:
+        refuse(settings_file, "scale", scale, ", ".join([*known, "or a path ending in .yaml"]))
+    return known[scale]
 
 
-def _with_presets(path: Path, presets_file: Path) -> dict[str, Any]:
+def _with_presets(path: Path, published: dict[str, dict[str, Any]], presets_file: Path) -> dict[str, Any]:
     """The scale's file, with ``like`` in its presets replaced by what presets.yaml says of that name."""
-    raw, published = read_yaml(path), None
+    raw = read_yaml(path)
     for name, family in mapping_under(raw, "families").items():
         presets = mapping_under(family, "presets")
         for preset in [key for key in presets if "like" in mapping_under(presets, key)]:
-            published = published or _published_presets(presets_file)
-            like = presets[preset].pop("like")
+            own = dict(presets[preset])  # which an alias may have given to other presets too
+            like = own.pop("like")
             if not isinstance(like, str) or like not in published:
-                refuse(path, f"families.{name}.presets.{preset}.like", like, f"{', '.join(published)} ({presets_file})")
-            presets[preset] = published[like] | presets[preset]
+                allowed = f"{', '.join(published) or 'none is there'} ({presets_file})"
+                refuse(path, f"families.{name}.presets.{preset}.like", like, allowed)
+            presets[preset] = published[like] | own
     return raw
 
 
@@ -47,7 +49,7 @@ def _published_presets(path: Path) -> dict[str, dict[str, Any]]:
     """presets.yaml: what a scale's preset may be ``like``; the scale says how many samples."""
     presets = expand(path)
     for name, preset in presets.items():
-        check(path, Preset, {"samples": 1} | preset, name)
+        _check_sampler(path, name, check(path, Preset, {"samples": 1} | preset, name))
     return presets
 
 
@@ -60,18 +62,35 @@ def _with_sweeps(path: Path, scale: Scale) -> Scale:
             if sweep.preset not in family.presets:
                 refuse(path, f"families.{name}.sweeps.{sweep_name}.preset", sweep.preset, ", ".join(family.presets))
             made = sweep.presets(family.presets[sweep.preset])
-            presets |= {f"{sweep_name}-{ending}": preset for ending, preset in made.items()}
+            if len(made) < len(sweep.cfg_scale) * len(sweep.cfg_until):
+                found = {"cfg_scale": sweep.cfg_scale, "cfg_until": sweep.cfg_until}
+                refuse(path, f"families.{name}.sweeps.{sweep_name}", found, "numbers that differ in six digits")
+            for ending, preset in made.items():
+                if f"{sweep_name}-{ending}" in presets:
+                    allowed = f"a name with which {sweep_name}-{ending} is no preset already"
+                    refuse(path, f"families.{name}.sweeps.{sweep_name}", sweep_name, allowed)
+                presets[f"{sweep_name}-{ending}"] = preset
         families[name] = family.model_copy(update={"presets": presets})
     return scale.model_copy(update={"families": families})
 
 
 def _check_sizes(path: Path, scale: Scale) -> None:
     """What must divide what, said before a job finds out."""
+    if scale.name == "figures" or "." in scale.name:
+        refuse(path, "name", scale.name, "a name without dots, other than figures: that of a folder in results/")
     for name, family in scale.families.items():
         key, tokenizer, size = f"families.{name}", family.tokenizer, family.data.size
+        if family.data.classes != CLASSES[family.data.source]:
+            allowed = f"{CLASSES[family.data.source]}, as {family.data.source} has"
+            refuse(path, f"{key}.data.classes", family.data.classes, allowed)
         shrink = 2 ** (len(tokenizer.block_channels) - 1)
         if size % shrink:
             refuse(path, f"{key}.data.size", size, f"a multiple of {shrink}, by which the VAE shrinks images")
+        pixels, network = (
+            (TOKEN_PIXELS, "encoder") if isinstance(family.encoder, PublishedEncoder) else (8, "extractor")
+        )
+        if size % pixels:
+            refuse(path, f"{key}.data.size", size, f"a multiple of {pixels}, as the {network} needs")
         for channels in tokenizer.block_channels:
             if channels % tokenizer.norm_groups:
                 groups = f"multiples of norm_groups, {tokenizer.norm_groups}"
@@ -85,6 +104,9 @@ def _check_sizes(path: Path, scale: Scale) -> None:
                 refuse(path, f"{key}.width", model.width, "a multiple of 4")
             if model.width % model.heads:
                 refuse(path, f"{key}.heads", model.heads, f"a divisor of the width, {model.width}")
+            if model.backbone == "lightningdit" and model.width // model.heads % 4:
+                allowed = f"a number by which the width, {model.width}, is a multiple of 4, as rotary positions need"
+                refuse(path, f"{key}.heads", model.heads, allowed)
             if size // shrink % model.patch_size:
                 latents = f"a divisor of the latents' size, {size // shrink}"
                 refuse(path, f"{key}.patch_size", model.patch_size, latents)
@@ -94,16 +116,22 @@ def _check_presets(path: Path, scale: Scale) -> None:
     """What a sampler needs, and what it has no use for."""
     for name, family in scale.families.items():
         for preset_name, preset in family.presets.items():
-            key, sampler = f"families.{name}.presets.{preset_name}", preset.sampler
-            if sampler == "dopri5_ode" and preset.steps is not None:
-                refuse(path, f"{key}.steps", preset.steps, "nothing, since dopri5_ode chooses its own")
-            if sampler != "dopri5_ode" and preset.steps is None:
-                raise UserError(f"{path}: {key}.steps: missing; {sampler} needs a number of them, such as 50")
-            if sampler not in ("euler_ode", "heun_ode") and preset.time_shift != 1:
-                refuse(path, f"{key}.time_shift", preset.time_shift, f"nothing, since {sampler} has a grid of its own")
+            key = f"families.{name}.presets.{preset_name}"
+            _check_sampler(path, key, preset)
             channels = family.tokenizer.latent_channels
             if preset.cfg_channels is not None and preset.cfg_channels > channels:
                 refuse(path, f"{key}.cfg_channels", preset.cfg_channels, f"1 to {channels}, the channels of a latent")
             if preset.shards > preset.batches:
                 batches = f"1 to {preset.batches}, the batches of {preset.batch_size} samples"
                 refuse(path, f"{key}.shards", preset.shards, batches)
+
+
+def _check_sampler(path: Path, key: str, preset: Preset) -> None:
+    """Steps and a shift exactly where the sampler has a use for them."""
+    sampler = preset.sampler
+    if sampler == "dopri5_ode" and preset.steps is not None:
+        refuse(path, f"{key}.steps", preset.steps, "nothing, since dopri5_ode chooses its own")
+    if sampler != "dopri5_ode" and preset.steps is None:
+        raise UserError(f"{path}: {key}.steps: missing; {sampler} needs a number of them, such as 50")
+    if sampler not in ("euler_ode", "heun_ode") and preset.time_shift != 1:
+        refuse(path, f"{key}.time_shift", preset.time_shift, f"nothing, since {sampler} has a grid of its own")

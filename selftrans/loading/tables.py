@@ -1,13 +1,25 @@
 """tables.yaml: rows with their lines of the paper's file, sweeps written out, and what ``only`` keeps."""
 
-import csv
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from selftrans.config import Row, Scale, Table
+from selftrans.config import Row, Scale, Table, TableRow
 from selftrans.loading.entries import entries
+from selftrans.loading.papers import check_numbers, check_order, papers_file, read_paper
 from selftrans.records import check, refuse
+
+# What else lies in results/ under a name; file systems may not tell capitals from small letters.
+TAKEN = {
+    "claims": "results/claims.csv has the verdicts on claims.yaml",
+    "figures": "results/figures/ has the figures",
+    "index": "results/INDEX.csv says which row is which folder",
+    "provenance": "results/provenance.html is a page of its own",
+    "readme": "results/README.md says what lies there",
+    "report": "results/report.html is Snakemake's report",
+    "training": "results/training.html is a page of its own",
+}
 
 
 def load_tables(path: Path, rows: dict[str, Row], scale: Scale) -> dict[str, Table]:
@@ -18,25 +30,42 @@ def load_tables(path: Path, rows: dict[str, Row], scale: Scale) -> dict[str, Tab
 
 def _table(path: Path, name: str, raw: Any) -> Table:
     """A checked table, whose rows hold the lines of the paper's file, one each."""
+    if name in TAKEN:
+        refuse(path, name, name, f"another name, since {TAKEN[name]}")
     table = check(path, Table, raw, name)
     if table.paper is None:
         for number, row in enumerate(table.rows, start=1):
             if row.run is None:
                 refuse(path, f"{name}.rows.{number}.run", None, "run@epoch, since the table has no paper to cite")
+            check_numbers(path, f"{name}.rows.{number}.paper", row.paper)
         return table
-    paper = path.parent / "paper" / table.paper
-    if not paper.is_file():
-        known = ", ".join(sorted(found.name for found in paper.parent.glob("*.csv")))
-        refuse(path, f"{name}.paper", table.paper, f"a file of {paper.parent}: {known}")
-    with paper.open(encoding="utf-8") as file:
-        lines = [{key: _number(value) for key, value in line.items() if value} for line in csv.DictReader(file)]
+    paper = papers_file(path.parent, table.paper, f"{path}: {name}.paper")
+    lines = read_paper(paper)
     if len(lines) != len(table.rows):
         refuse(path, f"{name}.rows", f"{len(table.rows)} rows", f"{len(lines)}, one for each line of {paper}")
+    check_order(paper, lines, [row.label for row in table.rows])
+    for number, (row, line) in enumerate(zip(table.rows, lines, strict=True), start=1):
+        key = f"{name}.rows.{number}"
+        if row.paper:
+            refuse(path, f"{key}.paper", row.paper, f"nothing, since {paper} has the paper's values")
+        if row.run is None and not line:
+            refuse(path, key, row.label, "a run, or a line of the paper's file to cite")
+        _check_epochs(paper, f"entry {number}: epochs", row, line.get("epochs"))
     rows = [row.model_copy(update={"paper": line}) for row, line in zip(table.rows, lines, strict=True)]
-    for number, row in enumerate(rows, start=1):
-        if row.run is None and not row.paper:
-            refuse(path, f"{name}.rows.{number}", row.label, "a run, or a line of the paper's file to cite")
     return table.model_copy(update={"rows": tuple(rows)})
+
+
+def _check_epochs(path: Path, key: str, row: TableRow, stated: float | str | None) -> None:
+    """The paper's epochs, exact or such as >=1200, are those of the row's run."""
+    if stated is None:
+        return
+    found = re.fullmatch(r"(>=)?([1-9][0-9]{0,5})", f"{stated:g}" if isinstance(stated, float) else stated)
+    if found is None:
+        refuse(path, key, stated, "a whole number of epochs, or at least as many, such as >=1200")
+    if row.run is not None:
+        epoch, least = int(row.run.partition("@")[2]), int(found[2])
+        if epoch < least or (epoch > least and not found[1]):
+            refuse(path, key, stated, f"{epoch}, as {row.run} has, whose line this is")
 
 
 def _swept(path: Path, name: str, table: Table, rows: dict[str, Row], scale: Scale) -> Table:
@@ -57,13 +86,6 @@ def _swept(path: Path, name: str, table: Table, rows: dict[str, Row], scale: Sca
             label = f"{row.label}, scale {preset.cfg_scale:g}, t ≤ {preset.cfg_interval[1]:g}"
             found.append(row.model_copy(update={"label": label, "preset": f"{table.sweep}-{ending}"}))
     return table.model_copy(update={"rows": tuple(found)})
-
-
-def _number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
 
 
 def keep(table: Table, only: str, rows: dict[str, Row]) -> Table | None:

@@ -44,7 +44,10 @@ def plan(configuration, tmp_path, monkeypatch):
     torch.manual_seed(0)
     vae, tokenizer = {"key": run.keys.tokenizer}, Tokenizer(build_vae(**architecture), architecture)
     tokenizer.save(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer), vae)
-    LatentStats((0.0,) * 4, (1.0,) * 4, **vae).save(plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer))
+    made_of = {"tokenizer_sha256": tokenizer.sha256, "latents_sha256": "0"}
+    LatentStats((0.0,) * 4, (1.0,) * 4, **vae, **made_of).save(
+        plan.path(Pattern.latent_stats, tokenizer=run.keys.tokenizer)
+    )
     return plan
 
 
@@ -216,9 +219,9 @@ def test_imported_weights_say_that_they_name_no_vae(weights, tmp_path, capsys):
 
 
 def test_statistics_of_other_latents_are_refused(plan, weights, tmp_path, capsys):
-    LatentStats((0.0,) * 16, (1.0,) * 16).save(tmp_path / "stats.json")
+    LatentStats((0.0,) * 4, (1.0,) * 4, latents_sha256="1").save(tmp_path / "stats.json")
     assert main(["sample", "--weights", str(weights), "--grid", "out.png", "--stats", "stats.json"]) == 2
-    assert "stats.json: for latents of 16 channels; those of " in capsys.readouterr().err
+    assert "stats.json: of other latents (SHA-256 1…) than " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

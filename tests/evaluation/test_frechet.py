@@ -2,6 +2,7 @@
 
 import warnings
 
+import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
@@ -142,7 +143,7 @@ def test_covariances_in_float32(rows, tolerance):
 def test_a_set_is_at_distance_zero_of_itself(rows):
     features = normal(rows, 64) * torch.logspace(-3, 0, 64)
     found, _ = distance_of_few_rows(features, features.clone())
-    assert found == pytest.approx(0, abs=1e-12)
+    assert found == pytest.approx(0, abs=2e-8 * features.var(dim=0).sum().item())
 
 
 def test_nearly_singular_covariances():
@@ -154,6 +155,83 @@ def test_nearly_singular_covariances():
     b = gaussian(torch.zeros(width), basis @ torch.diag(4 * s**2) @ basis.T)
     assert frechet_distance(a, b) == pytest.approx(s.square().sum().item(), rel=1e-9)
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-12)
+
+
+def spectra(width):
+    """Eigenvalues (width,) of two covariances: as flat, and as steep, as any features have them."""
+    k = torch.arange(1, width + 1).double()
+    uniform = 0.5 + torch.rand(width, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    powers = {f"k^-{power}": (k**-power, k**-power * uniform) for power in (0.5, 1, 1.5, 2, 2.5, 4)}
+    decays = {f"exp(-k/{length})": (torch.exp(-k / length), torch.exp(-k / length) * uniform) for length in (5, 20, 80)}
+    mixed = {"reversed": (k**-2.5, (k**-2.5).flip(0)), "one is flat": (k**-2.5, uniform)}
+    gaps = {"steps": (10.0 ** -(k // (width / 4)), 10.0 ** -(2 * (k // (width / 3))))}
+    return powers | decays | mixed | gaps
+
+
+@pytest.mark.parametrize("spectrum", spectra(512))
+@pytest.mark.parametrize("rotated", [True, False])
+def test_every_spectrum_to_1e_8(spectrum, rotated):
+    first, second = spectra(512)[spectrum]
+    basis = torch.linalg.qr(normal(512, 512)).Q if rotated else torch.eye(512, dtype=torch.float64)
+    a, b = (gaussian(torch.zeros(512), (basis * x) @ basis.T) for x in (first, second))
+    exact = (first.sqrt() - second.sqrt()).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=0, abs=1e-8 * (first + second).sum().item())
+
+
+@pytest.mark.parametrize("spectrum", ["k^-0.5", "k^-1.5", "k^-2.5", "k^-4", "reversed", "one is flat"])
+def test_power_laws_need_no_svd(spectrum, monkeypatch):
+    """It takes several times as long as all else together."""
+    monkeypatch.setattr(scipy.linalg, "svdvals", lambda *_, **__: pytest.fail("an SVD"))
+    basis = torch.linalg.qr(normal(512, 512)).Q
+    first, second = spectra(512)[spectrum]
+    a, b = (gaussian(torch.zeros(512), (basis * x) @ basis.T) for x in (first, second))
+    exact = (first.sqrt() - second.sqrt()).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=0, abs=1e-8 * (first + second).sum().item())
+
+
+def rectified(rows, seed, spread=1.0):
+    """Features (rows, 300) after a ReLU, of a latent of 40 dimensions with a falling spectrum and a little noise."""
+    mixing = normal(40, 300, seed=11) * (torch.arange(1, 41).double() ** -0.75)[:, None]
+    latent = spread * normal(rows, 40, seed=seed)
+    return (latent @ mixing - 0.6 + 0.01 * normal(rows, 300, seed=seed + 50)).relu()
+
+
+@pytest.mark.parametrize("rows", [(2000, 1500), (200, 1500), (200, 250), (299, 1500)])
+@pytest.mark.parametrize("dead", [False, True])
+def test_rectified_features_to_1e_8(rows, dead):
+    """Of full rank, with dead units in either set, and of fewer rows than dimensions."""
+    a, b = rectified(rows[0], seed=1), rectified(rows[1], seed=2, spread=0.9)
+    if dead:
+        a[:, ::4], b[:, ::3] = 0, 0
+    found, gold = distance_of_few_rows(a, b)
+    apart = a.var(dim=0).sum() + b.var(dim=0).sum() + (a.mean(dim=0) - b.mean(dim=0)).square().sum()
+    assert found == pytest.approx(gold, rel=0, abs=1e-8 * apart.item())
+
+
+@pytest.mark.parametrize("depth", [2, 6, 10])
+def test_covariances_that_do_not_commute_with_forty_digits(depth):
+    bases = [torch.linalg.qr(normal(10, 10, seed=seed)).Q for seed in (1, 2)]
+    spectrum = torch.logspace(0, -depth, 10).double()
+    covariances = [(basis * spectrum) @ basis.T for basis in bases]
+    covariances = [(s + s.T) / 2 for s in covariances]
+    with mpmath.workdps(40):
+        first, second = (mpmath.matrix(s.tolist()) for s in covariances)
+        product = mpmath.cholesky(first).T * mpmath.cholesky(second)
+        exact = mpmath.fsum([first[i, i] + second[i, i] for i in range(10)])
+        exact = float(exact - 2 * mpmath.fsum(mpmath.svd_r(product, compute_uv=False)))
+    a, b = (gaussian(torch.zeros(10), s) for s in covariances)
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=0, abs=1e-8 * 2 * spectrum.sum().item())
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10**6), depth=st.floats(0, 10), width=st.integers(2, 80))
+def test_any_spectrum_to_1e_8(seed, depth, width):
+    draws = torch.Generator().manual_seed(seed)
+    first, second = (10 ** (-depth * torch.rand(width, generator=draws, dtype=torch.float64)) for _ in range(2))
+    basis = torch.linalg.qr(normal(width, width, seed=seed)).Q
+    a, b = (gaussian(torch.zeros(width), (basis * x) @ basis.T) for x in (first, second))
+    exact = (first.sqrt() - second.sqrt()).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=0, abs=1e-8 * (first + second).sum().item())
 
 
 def test_one_direction_missing_in_one_set():

@@ -327,9 +327,11 @@ def test_moments_alone(tmp_path, stored):
     assert found.extractor_sha256 == "cd" * 32
 
 
-def test_rounding_of_float32_makes_no_covariance_asymmetric(tmp_path, stored):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_of_float32_makes_no_covariance_asymmetric(tmp_path, stored, dtype):
     sigma = stored["sigma"].astype(np.float32)
     sigma[0, 1] = np.nextafter(sigma[0, 1], np.float32(9))
+    sigma = sigma.astype(dtype)
     np.savez(tmp_path / "stats.npz", mu=stored["mu"], sigma=sigma)
     covariance = read(tmp_path / "stats.npz").pool.covariance
     assert torch.equal(covariance, covariance.T)

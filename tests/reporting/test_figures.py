@@ -47,11 +47,15 @@ FIGURES = {
 def results(configuration, tmp_path, monkeypatch):
     """A factory of plans with FIGURES, ``changed`` as asked for, in the working directory."""
     monkeypatch.chdir(tmp_path)
-    configuration.family["presets"]["look"] = {"sampler": "heun_ode", "steps": 5, "samples": 12, "cfg_scale": 4.0}
+    configuration.family["presets"]["look"] = {"sampler": "heun_ode", "steps": 5, "samples": 40, "cfg_scale": 4.0}
     configuration.family["sweeps"] = {"sweep": {"preset": "look", "cfg_scale": [1.5, 2.0], "cfg_until": [0.7, 1.0]}}
     swept = {"title": "Guidance", "preset": "look", "sweep": "sweep", "columns": []}
     swept["rows"] = [{"label": "ours", "run": "guided@4"}, {"label": "vanilla", "run": "plain@4"}]
     configuration.tables["swept"] = swept
+    configuration.tables["cited"] = {
+        **{"title": "Cited", "preset": "look", "columns": [], "paper": "main.csv"},
+        "rows": [{"label": "vanilla", "run": "plain@4"}, {"label": "stage 2"}, {"label": "stage 1"}],
+    }
 
     def make(seeds=1, **changed):
         entries = {name: ABOUT | {"title": f"See {name}"} | entry for name, entry in FIGURES.items()}
@@ -347,6 +351,20 @@ WRONG = {
         {"panels": [{"label": "x", "rows": {"1": "vanilla", "2": "stage 1"}}]},
         "ablation: panels.1.rows: 'stage 2' is missing, which each panel compares with",
     ),
+    "no such class": ("gallery", {"classes": [1, 10]}, "gallery: classes: found 10; allowed: 0 to 9"),
+    "few of a class": (
+        "gallery",
+        {"each": 5},
+        "gallery: found 5 images of class 1; allowed: 4, as many as preset look",
+    ),
+    "too early": ("along", {"until": 1}, "along: until: found 1; allowed: 2 or more, the first milestone of plain"),
+    "a run twice": ("curves", {"runs": ["plain"] * 2}, "curves.runs: found .*; allowed: each name once"),
+    "no run": ("curves", {"runs": []}, "curves.runs: found .*; allowed: a list of 1 or more"),
+    "a cited row": (
+        "ablation",
+        {"table": "cited"},
+        "ablation: rows: found 'stage 2'; allowed: those of cited: vanilla",
+    ),
     "unknown row": ("ablation", {"default": "best"}, "ablation: rows: found 'best'; allowed: those of main: vanilla"),
 }
 
@@ -371,6 +389,24 @@ def test_the_papers_file_has_a_line_for_each_run(results):
     write_all(plan, CURVES)
     with pytest.raises(UserError, match=r"curves\.csv: found 2 lines; allowed: one for each of plain"):
         drawn(plan, "curves")
+
+
+@pytest.mark.parametrize(
+    ("paper", "words"),
+    [
+        ("run,50K,100K\nplain,9,nan\nguided,8,7\n", "line 2: 100K: found 'nan'; allowed: a number from"),
+        ("run,50K,100K\nplain,9,8,7\nguided,8,7\n", "line 2: found '4 values'; allowed: 3"),
+        ("run,51K\nplain,9\nguided,8\n", "line 1: found .*; allowed: steps that grow, multiples of 5K"),
+        ("run,100K,50K\nplain,9,8\nguided,8,7\n", "line 1: found .*; allowed: steps that grow"),
+        ("run,50K,steps\nplain,9,8\nguided,8,7\n", "line 1: found 'steps'; allowed: run, method, and numbers of steps"),
+        ("run,50K\nguided,9\nplain,8\n", "entry 1: run: found 'guided'; allowed: plain, which is the 1. of 2"),
+    ],
+)
+def test_the_papers_curves_are_read_before_anything_is_made(results, paper, words):
+    plan = results()
+    (plan.project.folder / "paper" / "curves.csv").write_text(paper)
+    with pytest.raises(UserError, match=rf"curves: .*curves\.csv: {words}"):
+        inputs_of(plan, "curves")
 
 
 def test_too_few_images_of_a_class_are_refused(results):

@@ -233,9 +233,7 @@ def test_a_row_may_be_compared_with_another_than_the_tables(results, configurati
 
 def test_a_row_without_a_run_is_cited(results, configuration):
     configuration.tables["main"]["rows"].insert(1, {"label": "another system"})
-    configuration.paper = (
-        "epochs,fid,sfid,is\n80,38.60,,41.95\n1080,1.58,4.52,314.7\n80,32.20,,52.38\n80,22.91,,70.37\n"
-    )
+    configuration.paper = "epochs,fid,sfid,is\n8,38.60,,41.95\n1080,1.58,4.52,314.7\n8,32.20,,52.38\n8,22.91,,70.37\n"
     plan = results(2)
     table, frame = main_table(plan)
     assert list(frame["cited"]) == [False, True, False, False]

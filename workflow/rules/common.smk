@@ -8,22 +8,27 @@ from pathlib import Path
 sys.path.insert(0, workflow.basedir)
 
 from selftrans.config import ClassifierRecipe, PublishedEncoder
-from selftrans.errors import UserError
-from selftrans.loading import load_project
+from selftrans.errors import UserError, system_error
+from selftrans.loading import check_asked, load_project
 from selftrans.paths import WILDCARDS, Pattern
 from selftrans.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 from selftrans.reporting.results import date_sources, source_of
-
-SETTINGS = ("scale", "seeds", "claim_seeds", "only")
-CONFIGURATION = Path(config.get("folder", f"{workflow.basedir}/config"))
+from selftrans.scheduler import check_profile, end_jobs_on_sigterm, hold_folder
 
 try:
-    settings = {key: config.get(key) for key in SETTINGS}
-    PLAN = Plan(load_project(CONFIGURATION, **settings))
+    if workflow.is_main_process:
+        check_profile(sys.argv[1:], Path(workflow.basedir))
+    asked = check_asked(config)
+    CONFIGURATION = Path(asked.pop("folder", f"{workflow.basedir}/config"))
+    PLAN = Plan(load_project(CONFIGURATION, **asked))
     FIGURES = figures_of(PLAN)
+    if workflow.is_main_process:
+        date_sources(PLAN)
 except UserError as error:
     raise WorkflowError(str(error))
+except OSError as error:
+    raise WorkflowError(system_error(error))
 
 
 RUNS = PLAN.runs
@@ -32,8 +37,8 @@ THREADS = PLAN.scale.threads
 
 # The options that give a verb the seeds and rows of this plan.
 EXTENT = f"--seeds {len(PLAN.seeds)} --claim-seeds {len(PLAN.claim_seeds)}"
-if settings["only"] is not None:
-    EXTENT += f" --only {shlex.quote(settings['only'])}"
+if PLAN.project.only is not None:
+    EXTENT += f" --only {shlex.quote(PLAN.project.only)}"
 
 
 def prepend(variable, folder):
@@ -45,7 +50,22 @@ def prepend(variable, folder):
 # Jobs call `python -m selftrans <verb>` and get this Python, this repository and this plan's configuration.
 prepend("PATH", Path(sys.executable).parent)
 prepend("PYTHONPATH", workflow.basedir)
-os.environ.update(SELFTRANS_CONFIG=str(CONFIGURATION), SELFTRANS_SCALE=config["scale"])
+os.environ.update(
+    SELFTRANS_CONFIG=str(CONFIGURATION), SELFTRANS_SCALE=str(PLAN.project.scale_file)
+)
+
+# A job is one command, which takes the place of its shell: SIGTERM reaches it.
+shell.prefix("exec ")
+
+
+# Before the first job of a run that is no rehearsal.
+onstart:
+    try:
+        hold_folder()
+    except UserError as error:
+        raise WorkflowError(str(error))
+    end_jobs_on_sigterm()
+
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
 if sys.stderr.isatty():
@@ -68,10 +88,6 @@ def at(pattern):
 # A file whose path says what it is made of is never made again for a date (`ancient`): if it is there, it is right.
 # Results of a fixed name rest on a small input whose name has the hash of all that they are made of; its date is set
 # when the workflow is planned, by what the result that is there says of itself (selftrans/reporting/results.py).
-if workflow.is_main_process:
-    date_sources(PLAN)
-
-
 def made_of(name):
     """The input that a result of a fixed name rests on."""
     return source_of(PLAN, name)

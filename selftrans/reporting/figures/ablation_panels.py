@@ -48,7 +48,7 @@ def _rows(plan: Plan, settings: Settings) -> tuple[Table, dict[str, TableRow]]:
     tables = plan.project.tables
     if settings.table not in tables:
         raise UserError(f"table: found {settings.table!r}; allowed: {', '.join(tables)}")
-    known = {row.label: row for row in tables[settings.table].rows}
+    known = {row.label: row for row in tables[settings.table].trained}
     shown = [settings.default, *(label for panel in settings.panels for label in panel.rows.values())]
     for label in shown:
         if label not in known:

@@ -1,15 +1,17 @@
 """Fréchet distance along training, with bands over seeds; the paper's own curves in a panel of their own."""
 
-import csv
+import re
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.config import Name
+from selftrans.config import Name, RowNames
 from selftrans.errors import UserError
+from selftrans.loading.papers import Bounds, Line, check_order, papers_file, read_paper
 from selftrans.plan import Plan
-from selftrans.records import Record
+from selftrans.records import Record, refuse
 from selftrans.reporting.figures.artifacts import metrics_file, milestones_until
-from selftrans.signatures import Count
+from selftrans.signatures import Epoch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +26,20 @@ PAPERS_STEPS = 5000  # of an epoch at batch size 256
 class Settings(Record):
     """Runs and how far they are followed; ``paper`` has a line for each of them, with steps as its columns."""
 
-    runs: tuple[Name, ...]
-    until: Count  # epoch
+    runs: RowNames
+    until: Epoch
     preset: Name = "headline"
     paper: str  # a file of config/paper
 
 
 def inputs(plan: Plan, settings: Settings) -> list[Path]:
-    """Metrics of each run at each milestone and seed, and the paper's file."""
-    return [*_metrics(plan, settings), _papers_file(plan, settings)]
+    """Metrics of each run at each milestone and seed, and the paper's file.
+
+    Raises UserError if that has not a line for each run, in their order, with a column for each number of steps.
+    """
+    metrics = _metrics(plan, settings)
+    _papers_lines(plan, settings)
+    return [*metrics, _papers_file(plan, settings)]
 
 
 def _metrics(plan: Plan, settings: Settings) -> list[Path]:
@@ -40,11 +47,33 @@ def _metrics(plan: Plan, settings: Settings) -> list[Path]:
 
 
 def _papers_file(plan: Plan, settings: Settings) -> Path:
-    path = plan.project.folder / "paper" / settings.paper
-    if not path.is_file():
-        known = ", ".join(sorted(found.name for found in path.parent.glob("*.csv")))
-        raise UserError(f"paper: found {settings.paper!r}; allowed: a file of {path.parent}: {known}")
-    return path
+    return papers_file(plan.project.folder, settings.paper, "paper")
+
+
+def _papers_lines(plan: Plan, settings: Settings) -> list[Line]:
+    """The lines of the paper's file, one for each run."""
+    path = _papers_file(plan, settings)
+    lines = read_paper(path, _bounds)
+    if len(lines) != len(settings.runs):
+        raise UserError(f"{path}: found {len(lines)} lines; allowed: one for each of {', '.join(settings.runs)}")
+    check_order(path, lines, settings.runs)
+    for line in lines:
+        for column in line:
+            if column not in ("run", "method") and not _bounds(column):
+                refuse(path, "line 1", column, "run, method, and numbers of steps such as 50K")
+        steps = [_steps(column) for column in line if _bounds(column)]
+        if any(later <= before or later % PAPERS_STEPS for before, later in pairwise([0, *steps])):
+            refuse(path, "line 1", list(line), f"steps that grow, multiples of {PAPERS_STEPS // 1000}K, as epochs have")
+    return lines
+
+
+def _bounds(column: str) -> Bounds | None:
+    """Those of a column of FIDs, whose name is a number of steps such as 50K."""
+    return (1e-6, 1e6) if re.fullmatch("[1-9][0-9]{0,5}K", column) else None
+
+
+def _steps(column: str) -> int:
+    return 1000 * int(column.removesuffix("K"))
 
 
 def _points(plan: Plan, settings: Settings) -> list[tuple[str, int]]:
@@ -89,20 +118,16 @@ def _ours(plan: Plan, settings: Settings) -> list[dict[str, object]]:
 
 
 def _papers(plan: Plan, settings: Settings) -> list[dict[str, object]]:
-    """The lines of the paper's file, which are in the order of the runs. Raises UserError if they are not as many."""
-    path = _papers_file(plan, settings)
-    with path.open(encoding="utf-8") as file:
-        found = list(csv.DictReader(file))
-    if len(found) != len(settings.runs):
-        raise UserError(f"{path}: found {len(found)} lines; allowed: one for each of {', '.join(settings.runs)}")
-    lines = []
-    for run, values in zip(settings.runs, found, strict=True):
-        for column, value in values.items():
-            if column != "method":
-                epochs = 1000 * int(column.removesuffix("K")) // PAPERS_STEPS
-                line = {"source": "paper", "run": run, "epochs": epochs, "steps": epochs * PAPERS_STEPS}
-                lines.append(line | {"paper_fid": float(value)})
-    return lines
+    """One line for each value of the paper's file."""
+    return [
+        {
+            **{"source": "paper", "run": run, "epochs": _steps(column) // PAPERS_STEPS, "steps": _steps(column)},
+            "paper_fid": value,
+        }
+        for run, line in zip(settings.runs, _papers_lines(plan, settings), strict=True)
+        for column, value in line.items()
+        if _bounds(column)
+    ]
 
 
 def _panel(axes: "Axes", plan: Plan, lines: "pd.DataFrame", metric: str) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from selftrans.config import Name
+from selftrans.config import Name, RowName, RowNames
 from selftrans.errors import UserError
 from selftrans.plan import Plan
 from selftrans.records import Record
 from selftrans.reporting.figures.artifacts import metrics_file
-from selftrans.signatures import Count
+from selftrans.signatures import Epoch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,15 +24,15 @@ DATA = "csv"
 class Comparison(Record):
     """A run whose method acts to the end, and runs like it that stop."""
 
-    continued: Name
-    stopped: Annotated[tuple[Name, ...], Field(min_length=1)]
+    continued: RowName
+    stopped: RowNames
 
 
 class Settings(Record):
     """A panel for each comparison; measured at the first milestone that lies ``after`` epochs or more after a stop."""
 
     comparisons: Annotated[tuple[Comparison, ...], Field(min_length=1)]
-    after: Count
+    after: Epoch
     preset: Name = "headline"
 
 

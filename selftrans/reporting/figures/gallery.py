@@ -1,15 +1,13 @@
 """Samples of one run, a column for each class: the first ones, not chosen."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
+from typing import TYPE_CHECKING
 
 from selftrans.config import Name, ReferenceText
 from selftrans.plan import Plan
 from selftrans.records import Record
-from selftrans.reporting.figures.artifacts import samples_file
-from selftrans.signatures import Count
+from selftrans.reporting.figures.artifacts import Classes, check_classes, samples_file
+from selftrans.signatures import Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,13 +20,14 @@ class Settings(Record):
     """A run at a milestone, and how many images of which classes."""
 
     run: ReferenceText
-    classes: Annotated[tuple[int, ...], Field(min_length=1)]
-    each: Count
+    classes: Classes
+    each: Size
     preset: Name = "look"
 
 
 def inputs(plan: Plan, settings: Settings) -> list[Path]:
     """The samples, at seed 0."""
+    check_classes(plan, settings.run, settings.preset, settings.classes, settings.each)
     return [samples_file(plan, settings.run, settings.preset)]
 
 

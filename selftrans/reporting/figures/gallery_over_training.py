@@ -1,15 +1,14 @@
 """One image of each class along training, from one noise for all runs: a row for a run, a column for a milestone."""
 
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from selftrans.config import Name
+from selftrans.config import Name, RowNames
 from selftrans.plan import Plan
 from selftrans.records import Record
-from selftrans.reporting.figures.artifacts import milestones_until, samples_file
-from selftrans.signatures import Count
+from selftrans.reporting.figures.artifacts import Classes, check_classes, milestones_until, samples_file
+from selftrans.signatures import Epoch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,14 +20,16 @@ DATA = "npz"
 class Settings(Record):
     """Runs, how far they are followed, and the classes shown, a block for each."""
 
-    runs: Annotated[tuple[Name, ...], Field(min_length=1)]
-    until: Count  # epoch
-    classes: Annotated[tuple[int, ...], Field(min_length=1)]
+    runs: RowNames
+    until: Epoch
+    classes: Classes
     preset: Name = "look"
 
 
 def inputs(plan: Plan, settings: Settings) -> list[Path]:
     """Samples of each run at each milestone, at seed 0."""
+    for reference in chain.from_iterable(_references(plan, settings)):
+        check_classes(plan, reference, settings.preset, settings.classes, each=1)
     return [samples_file(plan, reference, settings.preset) for run in _references(plan, settings) for reference in run]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from selftrans.config import Name
+from selftrans.config import RowName
 from selftrans.plan import Plan, Probe
 from selftrans.records import Record
 from selftrans.reporting.figures.probed import Images, guiding_references, read_features
@@ -33,8 +33,8 @@ class Settings(Record):
     """A run with a teacher, whose features of ``images`` at time ``t`` are guided by each ω of ``scales``."""
 
     t: Fraction
-    run: Name
-    scales: Annotated[tuple[NonNegative, ...], Field(min_length=2)]
+    run: RowName
+    scales: Annotated[tuple[NonNegative, ...], Field(min_length=2, max_length=100)]
     images: Images = 350
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 from pydantic import Field
 
-from selftrans.config import Name, ReferenceText
+from selftrans.config import ReferenceText, RowName, RowNames
 from selftrans.errors import UserError
 from selftrans.plan import Plan, Probe
 from selftrans.records import Record
@@ -18,7 +18,7 @@ from selftrans.reporting.figures.components import colours, components
 from selftrans.reporting.figures.probed import guiding_references, read_features
 from selftrans.reporting.figures.style import look_of
 from selftrans.reporting.separability import class_share
-from selftrans.signatures import Count, Fraction
+from selftrans.signatures import Epoch, Fraction, Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,9 +45,9 @@ class AlongTraining(Record):
     one_space: ClassVar = True
 
     title: str
-    run: Name
-    layer: Count
-    until: Count  # epoch
+    run: RowName
+    layer: Size
+    until: Epoch
 
     def rows(self, plan: Plan) -> list[Row]:
         """A row for each milestone."""
@@ -62,7 +62,7 @@ class OverDepth(Record):
 
     title: str
     run: ReferenceText
-    layers: Annotated[tuple[Count, ...], Field(min_length=1)]
+    layers: Annotated[tuple[Size, ...], Field(min_length=1, max_length=100)]
 
     def rows(self, plan: Plan) -> list[Row]:
         """A row for each block."""
@@ -75,7 +75,7 @@ class Guiding(Record):
     one_space: ClassVar = False
 
     title: str
-    runs: Annotated[tuple[Name, ...], Field(min_length=1)]
+    runs: RowNames
 
     def rows(self, plan: Plan) -> list[Row]:
         """A row for each run."""
@@ -91,8 +91,8 @@ class Settings(Record):
     training: tuple[AlongTraining, ...] = ()
     depth: tuple[OverDepth, ...] = ()
     guiding: tuple[Guiding, ...] = ()
-    images: Annotated[int, Field(ge=20)] = 40  # at least two of each of ten classes
-    classes: Count = 2
+    images: Annotated[int, Field(ge=20, le=100_000)] = 40  # at least two of each of ten classes
+    classes: Size = 2
 
     @property
     def parts(self) -> tuple[AlongTraining | OverDepth | Guiding, ...]:

@@ -12,7 +12,7 @@ from selftrans.plan import Plan
 if TYPE_CHECKING:
     import numpy as np
 
-Images = Annotated[int, Field(ge=50)]  # of ten classes, so that each fifth that is held out has all of them
+Images = Annotated[int, Field(ge=50, le=100_000)]  # of ten classes, so that each fifth that is held out has all of them
 
 
 def read_features(path: Path) -> "dict[str, np.ndarray]":

@@ -4,18 +4,16 @@ Labels are withheld (the backbone sees none), or a block would only have to pass
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from selftrans.config import Name
+from selftrans.config import RowNames
 from selftrans.plan import Plan, Probe
 from selftrans.records import Record
 from selftrans.reporting.figures.artifacts import milestones_until
 from selftrans.reporting.figures.probed import Images, read_features
 from selftrans.reporting.figures.style import look_of
 from selftrans.reporting.separability import linear_probe
-from selftrans.signatures import Count, Fraction
+from selftrans.signatures import Epoch, Fraction
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,8 +27,8 @@ class Settings(Record):
     """Runs and how far they are followed; all their blocks see ``images`` of ten classes at time ``t``."""
 
     t: Fraction
-    runs: Annotated[tuple[Name, ...], Field(min_length=1)]
-    until: Count  # epoch
+    runs: RowNames
+    until: Epoch
     images: Images = 350
 
 

@@ -92,12 +92,12 @@ def figures_of(plan: Plan) -> dict[str, Figure]:
     Raises UserError as `load_figures` does.
     """
     figures, only = load_figures(plan.project.folder), plan.project.only
-    return figures if only is None else {name: found for name, found in figures.items() if _fits(plan, name)}
+    return figures if only is None else {name: found for name, found in figures.items() if _fits(plan, name, found)}
 
 
-def _fits(plan: Plan, name: str) -> bool:
+def _fits(plan: Plan, name: str, figure: Figure) -> bool:
     try:
-        files = inputs_of(plan, name)
+        files = _inputs(plan, name, figure)
     except UserError:  # of a table that is not kept, or of which a row is not
         return False
     parts = {part.partition(".step-")[0] for path in files for part in path.parts}
@@ -117,9 +117,12 @@ def inputs_of(plan: Plan, name: str) -> list[Path]:
 
     Raises UserError if there is no such figure, or if the plan has not what it refers to.
     """
-    entry = find_figure(plan, name)
+    return _inputs(plan, name, find_figure(plan, name))
+
+
+def _inputs(plan: Plan, name: str, figure: Figure) -> list[Path]:
     try:
-        return list(dict.fromkeys(entry.module.inputs(plan, entry.settings)))
+        return list(dict.fromkeys(figure.module.inputs(plan, figure.settings)))
     except UserError as error:
         raise UserError(f"{plan.project.folder / 'figures.yaml'}: {name}: {error}") from None
 

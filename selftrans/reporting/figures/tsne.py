@@ -8,11 +8,9 @@ import string
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from pydantic import Field
-
-from selftrans.config import Name
+from selftrans.config import RowNames
 from selftrans.plan import GUIDED_BY, Plan, Probe
 from selftrans.records import Record
 from selftrans.reporting.figures.probed import Images, guiding_references, read_features
@@ -41,7 +39,7 @@ class Settings(Record):
     """Runs whose methods align with something, one of them with a teacher; ``images`` of ten classes, at time ``t``."""
 
     t: Fraction
-    guiding: Annotated[tuple[Name, ...], Field(min_length=1)]
+    guiding: RowNames
     images: Images = 350
 
 

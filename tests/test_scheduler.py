@@ -1,0 +1,159 @@
+"""A folder has one Snakemake, whatever it is called and whoever else lives there; a missing profile is said."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from selftrans.commands import main
+from selftrans.errors import UserError
+from selftrans.scheduler import FOLDER_LOCK, SNAKEMAKES_LOCKS, check_profile, hold_folder
+
+ROOT = Path(__file__).parent.parent
+
+# What a Snakemake does before its first job, with a job that outlives it.
+HOLD = """
+import subprocess, sys
+from selftrans.scheduler import hold_folder
+
+hold_folder()
+subprocess.Popen(["sleep", "60"])
+print("mine", flush=True)
+sys.stdin.read()
+"""
+
+
+def start(code):
+    surroundings = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], env=surroundings, start_new_session=True, **pipes)
+
+
+@pytest.fixture
+def lock(tmp_path, monkeypatch):
+    """A lock of Snakemake's in the working directory, which is called as the repository may be."""
+    folder = tmp_path / "selftrans"
+    (folder / SNAKEMAKES_LOCKS).mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    path = SNAKEMAKES_LOCKS / "0.output.lock"
+    path.write_text("results/main.csv")
+    return path
+
+
+@pytest.fixture
+def holder(lock):
+    """A process that holds the working directory."""
+    with start(HOLD) as process:
+        assert process.stdout.readline() == "mine\n"
+        yield process
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_the_lock_of_a_living_snakemake_stays(lock, holder, capsys):
+    assert main(["unlock"]) == 2
+    said = f"process {holder.pid} on {socket.gethostname()} is a snakemake at work here: wait for it to end, or stop it"
+    assert said in capsys.readouterr().err
+    assert lock.exists()
+
+
+def test_the_lock_of_a_killed_snakemake_goes_though_its_jobs_live(lock, holder, capsys):
+    holder.kill()
+    holder.wait()
+    os.killpg(holder.pid, 0)  # the job is there
+    assert main(["unlock"]) == 0
+    assert "removed the lock of a snakemake that was killed" in capsys.readouterr().out
+    assert not lock.exists()
+
+
+def test_who_else_lives_in_the_folder_does_not_matter(lock):
+    """A reader of a log, whose command line says snakemake, and a verb at work."""
+    Path("snakemake.log").touch()
+    with subprocess.Popen(["tail", "-f", "snakemake.log"]) as reader, start("import selftrans; input()") as verb:
+        assert main(["unlock"]) == 0
+        reader.kill()
+        verb.communicate("\n")
+    assert not lock.exists()
+
+
+def test_without_a_lock_nothing_is_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["unlock"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_snakemake_is_refused(lock, holder, monkeypatch):
+    monkeypatch.setattr("selftrans.scheduler.PATIENCE", 0.1)
+    with pytest.raises(UserError, match=f"process {holder.pid} on .* is a snakemake at work here"):
+        hold_folder()
+
+
+def test_a_link_in_the_place_of_the_lock_is_not_written_through(lock, tmp_path, capsys):
+    (tmp_path / "victim").write_text("precious")
+    FOLDER_LOCK.symlink_to(tmp_path / "victim")
+    assert main(["unlock"]) == 2
+    assert ".snakemake/selftrans.lock: a link, where a file is wanted" in capsys.readouterr().err
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_a_rule_calls_one_verb_which_takes_the_place_of_its_shell():
+    """So a signal to Snakemake's children is one to verbs; what came after the first command would never run."""
+    rules = [path.read_text() for path in (ROOT / "workflow/rules").glob("*.smk")]
+    commands = [found for text in rules for found in re.findall(r'    shell:\n((?: +".*"\n)+)', text)]
+    assert len(commands) == sum(text.count("    shell:\n") for text in rules) > 10
+    for command in commands:
+        line = "".join(re.findall('"(.*)"', command))
+        verb, _, log = line.partition(" > {log} ")
+        assert re.fullmatch(r"python -m selftrans [a-z-]+[^;&|]*", verb), line
+        assert log == "2> >(tee -a {log} >&2)", line
+
+
+# ------------------------------------------------------------------------------------------ profiles
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A repository with a profile, seen from a folder with another."""
+    for path in ("repository/profiles/default", "here/mine", "here/profiles/other"):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "config.yaml").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("PWD")
+    return tmp_path / "repository"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-n", "all"],
+        ["--workflow-profile", "none"],
+        ["--workflow-profile", "default", "-n"],
+        ["--workflow-profile=mine", "all"],
+        ["--cores", "2", "--workflow-profile", "other"],
+        ["--cores", "2", "--", "--workflow-profile", "slurm"],
+    ],
+)
+def test_a_profile_that_is_there_is_taken(root, arguments):
+    check_profile(arguments, root)
+
+
+@pytest.mark.parametrize("spelled", [["--workflow-profile", "profiles/slurm"], ["--workflow-profile=profiles/slurm"]])
+def test_a_profile_that_is_not_there_is_said(root, spelled):
+    with pytest.raises(UserError) as refused:
+        check_profile(["--cores", "2", *spelled, "-n", "all"], root)
+    assert str(refused.value) == (
+        "--workflow-profile: found 'profiles/slurm', which is not there, and without it every job would run on this "
+        "machine; allowed: none, profiles/default, or the path of a profile of your own"
+    )
+
+
+def test_a_profile_beside_the_caller_is_found_from_another_folder(root, monkeypatch):
+    """With --directory, the folder that Snakemake was called from is known from the shell alone."""
+    monkeypatch.setenv("PWD", str(Path.cwd()))
+    monkeypatch.chdir(root)
+    check_profile(["--directory", str(root), "--workflow-profile", "mine"], root)
