@@ -9,6 +9,7 @@ SIGKILL, or is written.
 
 import contextlib
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -228,7 +229,7 @@ def make_project(folder: Path) -> list[Stage]:
                 shutil.copytree(work, before)
             os.chdir(work)
             operations.clear()
-            with contextlib.redirect_stdout(None):
+            with contextlib.redirect_stdout(io.StringIO()):
                 code = main(verb.arguments)
             if code:
                 raise RuntimeError(f"{verb} ended with {code}")
