@@ -5,6 +5,7 @@ that the next step depends on; it lies in the run's working folder and carries t
 """
 
 from collections.abc import Mapping
+from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,7 +82,7 @@ def load_state(path: Path, run: Run, made_of: Mapping[str, str]) -> State | None
     Raises UserError if the file is damaged, belongs to another recipe, or learned from other files than there are
     now, whose hashes are ``made_of``: such a state is never continued.
     """
-    if not path.exists():
+    if not lexists(path):  # a link to nowhere is no state, but is not to be trained beside either
         return None
     tensors, header = load_tensors(path, "state", _expected(run), ANEW)
     for what in made_of.keys() & header["made_of"].keys():
@@ -96,7 +97,7 @@ def step_to_go_on_from(path: Path, run: Run, until: int) -> int:
 
     Raises UserError if the file is damaged or belongs to another recipe.
     """
-    if not path.exists():
+    if not lexists(path):
         return 0
     step = tensors_header(path, "state", _expected(run), ANEW)["step"]
     return 0 if step > until else step
