@@ -18,7 +18,6 @@ import random
 import resource
 import shutil
 import signal
-import struct
 import sys
 import time
 import traceback
@@ -48,17 +47,15 @@ HANG = 60  # seconds, after which a verb that says nothing is taken for hanging
 CHANGES = {
     f"os.{change}" for change in ("rename", "remove", "mkdir", "rmdir", "truncate", "chmod", "utime", "link", "symlink")
 }
+WORKING = f"results/tiny/{Path(Pattern.work).parts[0]}/"  # where only who goes on looks
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
 class Verb(NamedTuple):
-    """A verb with its arguments; those that are only made ready for others are not killed."""
+    """A verb with its arguments; one that is only there for those after it is not killed."""
 
     arguments: tuple[str, ...]
     killed: bool = True
-
-    def __str__(self) -> str:
-        return " ".join(self.arguments)
 
 
 class Kill(NamedTuple):
@@ -212,6 +209,7 @@ class Stage:
 
     @property
     def name(self) -> str:
+        """The verb as it is given, but for --config."""
         return " ".join(self.verb.arguments[:-2])
 
 
@@ -232,7 +230,7 @@ def make_project(folder: Path) -> list[Stage]:
             with contextlib.redirect_stdout(io.StringIO()):
                 code = main(verb.arguments)
             if code:
-                raise RuntimeError(f"{verb} ended with {code}")
+                raise RuntimeError(f"{verb.arguments} ended with {code}")
             stages.append(Stage(verb, before, after, len(operations)))
             shutil.copytree(work, after)
     finally:
@@ -340,14 +338,13 @@ def wrong_after_kill(stage: Stage, folder: Path, again: bool) -> str | None:
     """What is wrong with what a killed verb left: a file that is neither as before it nor as after it."""
     found = digests(folder)
     for name, digest in found.items():
-        path = folder / name
-        if is_working_file(path):
-            if (unreadable := why_unreadable(path)) is not None:
+        if name.startswith(WORKING):
+            if (unreadable := why_unreadable(folder / name)) is not None:
                 return f"{name}: {unreadable}"
         elif ".part/" not in f"{name}/" and digest not in (stage.found.get(name), stage.made.get(name)):
             return f"{name}: neither as before nor as after"
     there = stage.made.keys() - stage.outputs.keys() if again else stage.found
-    gone = [name for name in there if name not in found and not is_working_file(folder / name)]
+    gone = [name for name in there if name not in found and not name.startswith(WORKING)]
     return f"{gone[0]}: gone" if gone else None
 
 
@@ -359,16 +356,9 @@ def wrong_at_the_end(stage: Stage, folder: Path) -> str | None:
     for name, digest in found.items():
         if digest != stage.made[name] and not name.endswith(("/lock", "/log.jsonl")):
             return f"{name}: another than if nothing was killed"
-        if is_working_file(folder / name) and (unreadable := why_unreadable(folder / name)) is not None:
+        if name.startswith(WORKING) and (unreadable := why_unreadable(folder / name)) is not None:
             return f"{name}: {unreadable}"
     return None
-
-
-def is_working_file(path: Path) -> bool:
-    """Whether it lies in a folder that only who goes on looks into."""
-    return (
-        Path(Pattern.work).parts[0] in path.parts[path.parts.index("results") :] if "results" in path.parts else False
-    )
 
 
 def why_unreadable(path: Path) -> str | None:
@@ -403,12 +393,9 @@ def name_of(path: Path, folder: Path) -> str:
 def digest_of(path: Path) -> str:
     """A hash of a file's bytes, but for what differs from one making of it to the next."""
     data = path.read_bytes()
-    with contextlib.suppress(ValueError, KeyError, struct.error):  # a file that is damaged: its bytes
+    with contextlib.suppress(ValueError):  # a file that is damaged: its bytes
         if path.name.startswith("events.out.tfevents."):
             data = json.dumps(scalars_of(path.parent)).encode()
-        elif path.suffix == ".safetensors":  # its header is a mapping in any order
-            (size,) = struct.unpack("<Q", data[:8])
-            data = json.dumps(json.loads(data[8 : 8 + size]), sort_keys=True).encode() + data[8 + size :]
         elif path.suffix == ".json" and "seconds" in (report := json.loads(data)):
             data = json.dumps({key: report[key] for key in report if key not in ("seconds", "seal")}).encode()
     return hashlib.sha256(data).hexdigest()
