@@ -1,12 +1,16 @@
 """Copy what the workflow made into README and docs: `make readme` after making it.
 
 Every table that is in results/ gets its Markdown copied to docs/tables; README shows the short form of some, and two
-pictures.
+pictures. docs/reliability.md shows the sums of what benchmarks/reliability.py counted.
 """
 
+import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+
+import pandas as pd
 
 from selftrans.files import atomic_path, write_text
 from selftrans.loading import load_project
@@ -18,29 +22,45 @@ from selftrans.reporting.results import find, require_current
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results"
+COUNTED = ROOT / "benchmarks" / "results" / "reliability.json"
 
 
 def main() -> None:
-    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README.
+    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README and in
+    docs/reliability.md.
 
     Raises UserError for a table that is not what today's configuration says of its scale and seeds.
     """
+    fill(ROOT / "docs" / "reliability.md", counted)
     for path in sorted(RESULTS.glob("*.csv")):
         text = path.with_suffix(".md")
         if text.exists():
             require_current(Plan(load_project(ROOT / "config", **find(path.stem).settings)), path.stem)
             scale = read_csv(path)["scale"].iloc[0]
             write_text(ROOT / "docs" / "tables" / f"{scale}_{path.stem}.md", text.read_text(encoding="utf-8"))
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    readme = re.sub(
-        r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", lambda at: at[1] + short(at[2]) + "\n" + at[3], readme, flags=re.S
-    )
-    write_text(ROOT / "README.md", readme)
+    readme = fill(ROOT / "README.md", short)
     for scale, name in re.findall(r"docs/pictures/([a-z0-9-]+)_(\w+)\.png", readme):
         picture = RESULTS / "figures" / f"{name}.png"
         if picture.exists():
             with atomic_path(ROOT / "docs" / "pictures" / f"{scale}_{name}.png") as part:
                 shutil.copyfile(picture, part)
+
+
+def fill(page: Path, text_of: Callable[[str], str]) -> str:
+    """Put ``text_of(name)`` between the marks of each name; returns the page."""
+    marked = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", flags=re.DOTALL)
+    text = marked.sub(lambda at: at[1] + text_of(at[2]) + "\n" + at[3], page.read_text(encoding="utf-8"))
+    write_text(page, text)
+    return text
+
+
+def counted(part: str) -> str:
+    """What was tried of a part of benchmarks/reliability.py, and what came out."""
+    found = json.loads(COUNTED.read_text(encoding="utf-8"))["parts"][part]
+    sums = pd.DataFrame(found["rows"]).drop(columns="of").groupby("what", sort=False).sum()
+    about = found["provenance"]
+    where = f"{about['machine']}, Python {about['python']}, torch {about['torch']}, commit {about['commit']}"
+    return f"{sums.reset_index().to_markdown(index=False)}\n\nRounds: {found['rounds']}. {where}."
 
 
 def short(name: str) -> str:

@@ -10,7 +10,6 @@ is a whole one of another kind, run, step or seed under the right name.
 import errno
 import hashlib
 import json
-import re
 import struct
 import zipfile
 import zlib
@@ -140,22 +139,39 @@ def save_tensors(path: Path, kind: str, tensors: Mapping[str, "Tensor"], about: 
 
     Raises UserError if a tensor holds NaN or infinity: such a file is never there.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path}: not written, since {name} holds NaN or infinity: the training has diverged")
     sha256 = tensors_sha256(tensors)
     with atomic_path(path) as part:
-        try:
-            save_file(tensors, part, {"header": json.dumps(seal(kind, {**about, "sha256": sha256}))})
-        except SafetensorError as error:
-            if found := re.search(r"(.*) \(os error (\d+)\)", str(error)):
-                raise OSError(int(found[2]), found[1], str(path)) from error
-            raise
+        _write_safetensors(part, tensors, json.dumps(seal(kind, {**about, "sha256": sha256})))
     return sha256
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, "Tensor"], header: str) -> None:
+    """Write the format: the length of a JSON object, this, which says where each tensor is, and their bytes.
+
+    The library's own writer leaves a file of another name beside ``path`` when it is killed.
+    """
+    import torch
+
+    names = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+    names |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8"}
+    names |= {torch.uint8: "U8", torch.bool: "BOOL"}
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # so that all of them are aligned
+    layout: dict[str, Any] = {"__metadata__": {"header": header}}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        entry = {"dtype": names[tensors[name].dtype], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+        layout[name] = entry
+    text = json.dumps(layout, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(tensors[name].flatten().view(torch.uint8).numpy().data)
 
 
 def load_tensors(

@@ -47,7 +47,7 @@ def _columns(cells: pd.DataFrame) -> str:
 def _body(cells: pd.DataFrame, sources: pd.Series) -> list[str]:
     """Rows under the place in the paper where their claims stand."""
     lines, across = [], rf"\multicolumn{{{len(cells.columns)}}}{{@{{}}l}}"
-    for source, group in cells.groupby(sources.tolist(), sort=False):
+    for source, group in cells.groupby(sources.to_numpy(), sort=False):
         lines += [r"\addlinespace", rf"{across}{{\emph{{{escape(source)}}}}} {END}*"]
         lines += [line(row) for row in group.itertuples(index=False)]
     return lines

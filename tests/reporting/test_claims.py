@@ -15,6 +15,7 @@ from selftrans.commands import main
 from selftrans.errors import UserError
 from selftrans.loading import load_project
 from selftrans.reporting.claims import build_claims, judge
+from selftrans.reporting.claims_latex import claims_to_latex
 from selftrans.reporting.claims_markdown import claims_to_markdown, claims_to_text, summary
 
 REPOSITORY = Path(__file__).parents[2]
@@ -318,6 +319,13 @@ def test_what_the_paper_says_of_its_own_claims():
 
 
 # ------------------------------------------------------------------------------------------------ Markdown
+
+
+def test_a_single_claim_has_its_source_above_it_in_latex(configuration, results):
+    configuration.claims = {"aligned-helps": CLAIMS["aligned-helps"]}
+    plan = results()
+    text = claims_to_latex(plan, build_claims(plan))
+    assert text.index(r"\emph{Table 4}") < text.index("alignment helps")
 
 
 def test_the_markdown_groups_by_source_and_says_what_a_verdict_means(results):
