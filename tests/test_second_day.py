@@ -167,3 +167,26 @@ def test_an_edit_remakes_what_depends_on_it_and_nothing_else(everything, edited,
 def test_put_back_nothing_is_made_that_is_still_there(everything, edited):
     assert planned(everything, edited("tables.yaml", "title: Another backbone", "title: Some backbone")) != Made.of()
     assert planned(everything) == Made.of()
+
+
+def test_a_copy_without_dates_trains_samples_and_measures_nothing(everything, tmp_path):
+    """Formatting again what has a fixed name is all that dates may cost."""
+    copy = tmp_path / "copy"
+    shutil.copytree(everything, copy, copy_function=shutil.copyfile)
+    made = planned(copy)
+    assert (made.trained, made.sampled, made.once) == (set(), set(), set())
+
+
+def test_a_result_that_was_altered_is_made_again(everything, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(everything, copy)
+    table = copy / "results/samplers.csv"
+    table.write_text(table.read_text().replace("LightningDiT", "HeavyDiT"))
+    assert planned(copy) == Made.of(results={"samplers", "page"})
+
+
+def test_more_seeds_train_more_runs_and_format_everything(everything, edited):
+    made = planned(everything, edited("config.yaml", "seeds: 1\nclaim_seeds: 1", "seeds: 2\nclaim_seeds: 2"))
+    assert made.trained == {"vanilla", "aligned", "external", "guided", "lightning"}
+    assert made.results == ALL_RESULTS
+    assert made.once == set()
