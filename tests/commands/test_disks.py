@@ -202,8 +202,10 @@ def test_a_signal_ends_a_verb_without_a_traceback(config, stages, tmp_path, numb
     shutil.copytree(stages / "train", folder)
     work = next(iter((stages / "sample").glob("results/tiny/work/*"))).relative_to(stages / "sample")
     with exclusive(folder / work, "plain"):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with subprocess.Popen(command(config, "train", "plain@2"), cwd=folder, env=surroundings(), **pipes) as verb:
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
+        # As from a terminal: a shell lets jobs in the background ignore SIGINT, and they hand that on.
+        options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+        with subprocess.Popen(command(config, "train", "plain@2"), env=surroundings(), **options) as verb:
             assert "is held by process" in verb.stdout.readline()
             verb.send_signal(number)
             assert verb.communicate()[1] == said
