@@ -40,7 +40,10 @@ from selftrans.reporting.figures.mosaic import images_of_class
 from selftrans.reporting.results import RESULTS
 from selftrans.reporting.training_log import log_file
 
-pytestmark = pytest.mark.xdist_group("identity")  # so that everything is made once
+pytestmark = [
+    pytest.mark.xdist_group("identity"),  # so that everything is made once
+    pytest.mark.filterwarnings("ignore:.* rows for .* dimensions:UserWarning"),  # of so few samples
+]
 
 LONGEST = 600  # characters of a sentence, paths aside
 
@@ -100,7 +103,7 @@ def test_what_is_damaged_is_refused_or_reads_the_same(plan, known, name, damage)
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     position=st.integers(0, 2**10) | st.integers(-(2**10), -1) | st.integers(0, 2**22),
     bit=st.integers(0, 7),
