@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -32,7 +33,7 @@ AGAIN = "delete it and run the same command again"  # what to do about a damaged
 # What is raised by json, zipfile, zlib, numpy and safetensors (an Exception of its own, see `refuse_damage`) for bytes
 # that are not what they should be, also where a forged size asks for more memory than there is.
 DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, MemoryError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, TokenError, MemoryError, RecursionError),
     *(ValueError, TypeError, LookupError, AttributeError, RuntimeError, SyntaxError, OverflowError),
 )
 

@@ -10,15 +10,12 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from selftrans.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @contextmanager
@@ -241,70 +238,3 @@ def take(file: IO[str]) -> str | None:
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return None
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON. Raises UserError if the file is missing or not JSON."""
-    require_regular(path)
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # not UTF-8, or not JSON
-        raise UserError(f"{path}: not valid JSON ({error}); delete the file and run the same command again") from error
-
-
-def tensors_sha256(tensors: Mapping[str, "Tensor"]) -> str:
-    """SHA-256 over names, types, shapes and bytes of ``tensors``, in the order of the names."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def save_tensors(path: Path, tensors: Mapping[str, "Tensor"], header: Mapping[str, Any]) -> str:
-    """Write a safetensors file that holds ``header`` (JSON) too, and the SHA-256 of tensors and of header.
-
-    Returns the SHA-256 of the tensors.
-    """
-    from safetensors.torch import save_file
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    sha256, text = tensors_sha256(tensors), json.dumps(dict(header))
-    with atomic_path(path) as part:
-        save_file(tensors, part, {"header": text, "header_sha256": _text_sha256(text), "sha256": sha256})
-    return sha256
-
-
-def _text_sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def load_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a file of `save_tensors`: (tensors, header), the header with its ``sha256`` added.
-
-    Raises UserError if the file is missing, truncated, altered, or was not written by `save_tensors`.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: truncated or damaged ({error}); delete it and make it again") from error
-    if not {"header", "header_sha256", "sha256"} <= metadata.keys():
-        raise UserError(f"{path}: a safetensors file, but not one that selftrans wrote (no header)")
-    found = {"header_sha256": _text_sha256(metadata["header"]), "sha256": tensors_sha256(tensors)}
-    for key, sha256 in found.items():
-        if metadata[key] != sha256:
-            raise UserError(
-                f"{path}: altered after it was written ({key} is {sha256[:12]}, the file says "
-                f"{metadata[key][:12]}); delete it and make it again"
-            )
-    return tensors, json.loads(metadata["header"]) | {"sha256": found["sha256"]}

@@ -1,5 +1,6 @@
 """Every kind of file that the workflow makes, made by its verbs at toy size; and how the workflow reads each."""
 
+import operator
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -100,6 +101,7 @@ class Kind:
 
     path: Callable[[Plan], Path]
     read: Callable[[Plan], Any]
+    same: Callable[[Any, Any], bool] = operator.eq  # (what is read, what was read of the whole file)
 
 
 def vanilla(plan: Plan) -> Run:
@@ -276,7 +278,8 @@ def kinds(plan: Plan) -> dict[str, Kind]:
         "teacher": Kind(teacher_file, _teacher),
         "encoder": Kind(of(Pattern.encoder), _encoder),
         "state": Kind(state_file, lambda plan: load_state(state_file(plan), vanilla(plan), {})),
-        "log": Kind(lambda plan: log_file(plan, vanilla(plan)), _log),
+        # A killed trainer leaves the same as one whose log was cut short; figures say where a log ends.
+        "log": Kind(lambda plan: log_file(plan, vanilla(plan)), _log, lambda found, whole: whole.startswith(found)),
         "batch": Kind(batch_file, _batch(about)),
         "samples to measure": Kind(samples_file, _samples),
         "samples to show": Kind(samples_file, lambda plan: images_of_class(samples_file(plan), 3, 1)),

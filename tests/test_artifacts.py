@@ -323,6 +323,17 @@ def test_json_of_another_structure_is_refused(tmp_path, text):
     assert len(str(refused.value)) < len(str(tmp_path)) + 300
 
 
+def test_an_arrays_header_that_does_not_end_is_refused(tmp_path):
+    """Large enough for numpy to read it before the archive's own checksum is compared."""
+    path = tmp_path / "file.npz"
+    save_arrays(path, "thing", {"a": np.zeros(1000)}, ABOUT)
+    content = path.read_bytes()
+    assert b"(1000,), }" in content
+    path.write_bytes(content.replace(b"(1000,), }", b"(1000,(, }"))
+    with pytest.raises(UserError, match=r"file\.npz: truncated or damaged"):
+        load_arrays(path, "thing")
+
+
 def test_an_array_that_claims_to_be_larger_than_memory_is_refused(tmp_path):
     path = tmp_path / "file.npz"
     layout = {"descr": "<f8", "fortran_order": False, "shape": (10**15,)}

@@ -5,6 +5,7 @@ import re
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,9 @@ def test_the_environment_is_python_pip_and_the_lock():
 
 def test_everything_the_package_imports_is_declared():
     """A library that is there only because another one needs it may be gone tomorrow."""
-    declared = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["project"]["dependencies"]}
+    project = PYPROJECT["project"]
+    texts = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
+    declared = {canonicalize_name(Requirement(text).name) for text in texts}
     projects = packages_distributions()
     for path in (ROOT / "selftrans").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -208,13 +208,13 @@ def test_weights_that_are_not_finite_are_never_saved(dataset: LatentDataset, tmp
     trainer = Trainer(run, dataset, {}, CPU)
     with pytest.raises(UserError, match=r"not finite after step 0; the last good state is kept. Lower the learning"):
         train(trainer, 1, tmp_path / "work", weights_in(tmp_path))
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} & {"state.pt", "1.ema.safetensors"} == set()
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} & {STATE, "1.ema.safetensors"} == set()
 
 
 def test_a_moment_that_is_not_finite_keeps_the_good_state(dataset: LatentDataset, tmp_path: Path) -> None:
     """Weights are finite still, and would be for ever: a second moment of infinity moves nothing."""
     train(trainer_of("vanilla", dataset), 10, tmp_path / "work", weights_in(tmp_path))
-    good = (tmp_path / "work" / "state.pt").read_bytes()
+    good = (tmp_path / "work" / STATE).read_bytes()
     trainer = trainer_of("vanilla", dataset)
     original = trainer.train_step
 
@@ -226,7 +226,7 @@ def test_a_moment_that_is_not_finite_keeps_the_good_state(dataset: LatentDataset
     trainer.train_step = poison
     with pytest.raises(UserError, match=r"not finite after step 19; the last good state is kept"):
         train(trainer, 20, tmp_path / "work", weights_in(tmp_path))
-    assert (tmp_path / "work" / "state.pt").read_bytes() == good
+    assert (tmp_path / "work" / STATE).read_bytes() == good
     assert not (tmp_path / "20.ema.safetensors").exists()
 
 

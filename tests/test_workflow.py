@@ -16,7 +16,7 @@ import pytest
 import torch
 from toy import smoke_plan
 
-from selftrans.files import load_tensors
+from selftrans.artifacts import load_tensors
 from selftrans.loading import load_project
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
@@ -62,7 +62,8 @@ def test_every_method_is_trained(finished: Path) -> None:
     trained = {run.row.method["name"] for run in smoke_plan().runs.values() if run.row.method}
     assert trained == set(method_names())
     for name in OTHER_METHODS:
-        assert load_tensors(finished / smoke_plan().weights(smoke_plan().run(name, 0), 10))[1]["step"] == 10
+        weights = finished / smoke_plan().weights(smoke_plan().run(name, 0), 10)
+        assert load_tensors(weights, "weights")[1]["step"] == 10
 
 
 def test_every_stage_leaves_log_and_benchmark(finished: Path) -> None:
@@ -196,7 +197,7 @@ def selftrans(*arguments: str, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def same(one: Path, other: Path) -> bool:
-    first, second = load_tensors(one)[0], load_tensors(other)[0]
+    first, second = load_tensors(one, "weights")[0], load_tensors(other, "weights")[0]
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 

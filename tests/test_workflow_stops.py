@@ -17,6 +17,7 @@ from selftrans.files import open_own, take
 from selftrans.loading import load_project
 from selftrans.paths import Pattern
 from selftrans.plan import Plan
+from selftrans.trainer import STATE
 from workflow import REPOSITORY, environment, snakemake, snakemake_command
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
@@ -128,7 +129,7 @@ def test_of_two_makes_at_once_one_works_and_sigterm_to_its_snakemake_ends_it(tra
     ends_in_time(winner, told)
     assert training.is_free()
     assert training.said(r"plain seed 0: stopped at step \d+; the same command goes on")
-    assert (training.work / "state.pt").exists()
+    assert (training.work / STATE).exists()
     assert not any((training.folder / ".snakemake/locks").glob("*"))
 
     again = start(make, training.folder)
@@ -164,7 +165,7 @@ def test_the_jobs_of_a_killed_snakemake_go_on_and_the_next_one_waits_for_them(tr
     assert training.steps() > steps
     job.terminate()
     job.wait(HALF_A_MINUTE)
-    assert (training.work / "state.pt").exists()
+    assert (training.work / STATE).exists()
 
     third = start(command, training.folder)
     until(lambda: training.said(r"going on from step \d+"), third)

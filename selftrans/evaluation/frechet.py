@@ -22,7 +22,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     Dowson and Landau (1982); FID is this of pooled features (Heusel et al., 2017), sFID of spatial ones
     (Nash et al., 2021). Right to 1e-8 of |μa - μb|² + tr Sa + tr Sb, and mostly to rounding, for singular covariances
-    too, where the usual square root of the product is not. Not clipped: equal sets may give -1e-10.
+    too, where the usual square root of the product is not; to 1e-6 where one spectrum falls below a set's rounding,
+    1e-12 of the largest variance, without being 0, and the other does not. Not clipped: equal sets may give -1e-10.
 
     Warns about a set with fewer rows than dimensions (its distance is biased upwards) and about one
     without variance. Raises ValueError if the dimensions differ or a covariance has negative eigenvalues
@@ -110,16 +111,25 @@ def _product_of_roots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Of full rank, one root is lower and the other upper triangular; so is the product, for a third of the cost.
     """
     lower = cholesky(a)
-    upper = lower if lower is None else cholesky(b[::-1, ::-1])
-    if upper is None:
-        product = root(a).T @ root(b)
-        return np.asfortranarray(product if len(product) <= len(product.T) else product.T)
-    product, upper = np.zeros_like(lower), upper[::-1, ::-1]
+    if lower is None:
+        a, b = b, a
+        lower = cholesky(a)
+        upper = None
+    else:
+        upper = cholesky(b[::-1, ::-1])
+    if lower is not None and upper is not None:
+        return _triangular_product(lower, upper[::-1, ::-1])
+    product = root(a).T @ root(b) if lower is None else scipy.linalg.blas.dtrmm(1.0, lower, root(b), lower=1, trans_a=1)
+    return np.asfortranarray(product if len(product) <= len(product.T) else product.T)
+
+
+def _triangular_product(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    """lowerᵀ upper (D, D), in Fortran's order."""
+    product = np.zeros_like(lower)
     for start in range(0, len(lower), PANEL):
         end = start + PANEL
-        product[:end, start:end] = scipy.linalg.blas.dtrmm(
-            1.0, lower[:end, :end], upper[:end, start:end], lower=1, trans_a=1
-        )
+        panel = scipy.linalg.blas.dtrmm(1.0, lower[:end, :end], upper[:end, start:end], lower=1, trans_a=1)
+        product[:end, start:end] = panel
     return product
 
 

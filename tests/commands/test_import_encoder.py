@@ -113,7 +113,7 @@ def test_the_path_of_the_file_is_no_part_of_the_recipe(published):
 def test_its_key_is_its_name_and_the_size_of_images(published):
     (path, _), key = files_of(published), published.plan().keys["small"].encoder
     assert re.fullmatch(r"dino-s-[0-9a-f]{8}", key)
-    published.family["data"]["classes"] = 9
+    published.family["extractor"]["steps"] = 9
     assert files_of(published)[0] == path
     published.family["data"]["size"] = 128
     assert files_of(published)[0] != path

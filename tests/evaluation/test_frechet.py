@@ -208,6 +208,17 @@ def test_rectified_features_to_1e_8(rows, dead):
     assert found == pytest.approx(gold, rel=0, abs=1e-8 * apart.item())
 
 
+@pytest.mark.parametrize("power", [0, 1])
+def test_a_spectrum_below_rounding_beside_a_broad_one_to_1e_6(power):
+    """What is below 1e-12 is taken for none: it may be the rounding of a singular covariance."""
+    k = torch.arange(1, 513).double()
+    basis = torch.linalg.qr(normal(512, 512)).Q
+    first, second = (x / x.sum() for x in (torch.exp(-k / 5), k**-power))
+    a, b = (gaussian(torch.zeros(512), (basis * x) @ basis.T) for x in (first, second))
+    exact = (first.sqrt() - second.sqrt()).square().sum().item()
+    assert frechet_distance(a, b) == pytest.approx(exact, rel=0, abs=1e-6 * 2)
+
+
 @pytest.mark.parametrize("depth", [2, 6, 10])
 def test_covariances_that_do_not_commute_with_forty_digits(depth):
     bases = [torch.linalg.qr(normal(10, 10, seed=seed)).Q for seed in (1, 2)]
