@@ -128,9 +128,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def everything(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of that folder, made without its dates, with every figure and the page."""
+    """A copy of that folder, with every figure and the page."""
     folder = tmp_path_factory.mktemp("everything") / "copy"
-    shutil.copytree(finished, folder, copy_function=shutil.copyfile)
+    shutil.copytree(finished, folder)
     made = snakemake("--", "results/index.html", folder=folder)
     assert made.returncode == 0, made.stderr
     return folder

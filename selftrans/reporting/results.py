@@ -170,7 +170,7 @@ def require_current(plan: Plan, name: str) -> None:
         now, then = _settings(plan), found.settings
         differ = ", ".join(f"{key} {then.get(key)} (now {now[key]})" for key in now if then.get(key) != now[key])
         why = f"with {differ}" if differ else "with another configuration, which was edited since"
-        raise UserError(f"{RESULTS / name}: made {why}; ask for the same again, or make it anew: {_again(name)}")
+        raise UserError(f"{RESULTS / name}: made {why}; ask for the same again, or {_again(name)}")
     for file, sha256 in found.files.items():
         path = record_of(name).with_name(file)
         if file_sha256(path) != sha256:
