@@ -287,7 +287,7 @@ def arrays_header(
     """The header of a file of `save_arrays` alone. Raises UserError likewise."""
     require_regular(path)
     with refuse_damage(path, remedy):
-        _require_stored(path)
+        require_stored(path)
     with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
         header = json.loads(str(file["header"])) if "header" in file.files else None
     return check_header(path, header, kind, expected, remedy)
@@ -298,7 +298,7 @@ def begin_array(digest: "hashlib._Hash", name: str, dtype: np.dtype, shape: tupl
     digest.update(f"{name}:{dtype.str}:{tuple(shape)};".encode())
 
 
-def _require_stored(path: Path) -> None:
+def require_stored(path: Path) -> None:
     """Raise ValueError unless nothing is compressed: then what is read takes no more memory than disk."""
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from selftrans.artifacts import refuse_damage
+from selftrans.artifacts import refuse_damage, require_stored
 from selftrans.errors import UserError
 from selftrans.evaluation.formats import HEAD, ZIP, format_of
 from selftrans.files import require_regular
@@ -102,8 +102,6 @@ def require_plain(path: Path, remedy: str = REMEDY) -> None:
     Such a file takes no more memory than disk.
     """
     with open_zip(path, remedy) as archive:
-        for info in archive.infolist():
-            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-                raise ValueError(f"{info.filename} is compressed, which selftrans never does")
+        require_stored(path)
         for name in arrays_in(archive):
             layout_of(archive, name)
