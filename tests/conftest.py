@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import yaml
 from toy import smoke_plan
 
 from selftrans.config import Project
+from selftrans.files import exclusive
 from selftrans.loading import load_project
 from selftrans.plan import Plan
 from workflow import OTHER_METHODS, TARGETS, snakemake
@@ -115,22 +117,39 @@ def with_repa(configuration: Configuration) -> Configuration:
     return configuration
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A copy, of this process alone, of a folder that the first of all test processes to ask for it makes."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
+    with exclusive(shared, name):
+        if not (shared / "made").exists():
+            shutil.rmtree(shared / "part", ignore_errors=True)
+            (shared / "part").mkdir()
+            make(shared / "part")
+            (shared / "part").rename(shared / "made")
+    return Path(shutil.copytree(shared / "made", tmp_path_factory.mktemp(name) / "copy"))
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the toy tables and claims were made from nothing, and every method was trained."""
-    folder = tmp_path_factory.mktemp("finished")
-    plan = smoke_plan()
-    others = [str(plan.weights(plan.run(name, 0), 10)) for name in OTHER_METHODS]
-    made = snakemake("--", *(f"results/{target}" for target in TARGETS), *others, folder=folder)
-    assert made.returncode == 0, made.stderr
-    return folder
+
+    def make(folder: Path) -> None:
+        plan = smoke_plan()
+        others = [str(plan.weights(plan.run(name, 0), 10)) for name in OTHER_METHODS]
+        made = snakemake("--", *(f"results/{target}" for target in TARGETS), *others, folder=folder)
+        assert made.returncode == 0, made.stderr
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture(scope="session")
 def everything(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of that folder, with every figure and the page."""
-    folder = tmp_path_factory.mktemp("everything") / "copy"
-    shutil.copytree(finished, folder)
-    made = snakemake("--", "results/index.html", folder=folder)
-    assert made.returncode == 0, made.stderr
-    return folder
+    """The same with every figure and the page."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(finished, folder, dirs_exist_ok=True)
+        made = snakemake("--", "results/index.html", folder=folder)
+        assert made.returncode == 0, made.stderr
+
+    return made_once(tmp_path_factory, "everything", make)
