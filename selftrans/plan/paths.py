@@ -5,6 +5,7 @@ settings, an extractor's in that of its own. So a file that is there is the righ
 """
 
 import re
+from functools import cache
 from pathlib import Path
 
 KEY = "[a-z0-9][a-z0-9._-]*-[0-9a-f]{8}"  # a name and eight characters of a hash
@@ -55,9 +56,45 @@ class Pattern:
     features = "features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.npz"
 
 
+class Log:
+    """Where a job's own output goes, by its rule (stage 1 and 2 are both ``train``); the Snakefile's rules use them."""
+
+    pack_images = "logs/pack_images/{data}.{split}.log"
+    pack_images_part = "logs/pack_images/{data}.{split}.{part}-of-{parts}.log"
+    train_tokenizer = "logs/train_tokenizer/{tokenizer}.log"
+    import_tokenizer = "logs/import_tokenizer/{tokenizer}.log"
+    extract_latents = "logs/extract_latents/{latents}.log"
+    extract_latents_part = "logs/extract_latents/{latents}.{part}-of-{parts}.log"
+    train_extractor = "logs/train_extractor/{extractor}.log"
+    import_extractor = "logs/import_extractor/{extractor}.log"
+    make_reference = "logs/make_reference/{extractor}.log"
+    import_reference = "logs/import_reference/{extractor}.log"
+    train_encoder = "logs/train_encoder/{encoder}.log"
+    import_encoder = "logs/import_encoder/{encoder}.log"
+    train = "logs/train/{run}.step-{step}.log"
+    import_published = "logs/import_published/{run}.step-{step}.log"
+    freeze_teacher = "logs/freeze_teacher/{run}.step-{step}.{weights}.layers-{layer}.log"
+    sample = "logs/sample/{run}.step-{step}.{preset}.log"
+    sample_shard = "logs/sample_shard/{run}.step-{step}.{preset}/{shard}-of-{shards}.log"
+    export = "logs/export/{run}.step-{step}.log"
+    evaluate = "logs/evaluate/{run}.step-{step}.{preset}.{extractor}.log"
+    probe_features = "logs/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.log"
+    table = "logs/table/{table}.log"
+    claims = "logs/claims.log"
+    figure = "logs/figure/{figure}.log"
+    index = "logs/index.log"
+    page = "logs/page.log"
+
+
 def wildcards_of(pattern: str, path: Path) -> dict[str, str] | None:
     """What stands for the wildcards of ``pattern`` in a path below ``results/<scale>/``; None if it does not fit."""
+    match = _regex(pattern).fullmatch(path.as_posix())
+    return None if match is None else match.groupdict()
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern[str]:
+    """What the paths of a pattern are like."""
     parts = re.split(r"\{(\w+)\}", pattern)
     groups = [f"(?P<{text}>{WILDCARDS[text]})" if at % 2 else re.escape(text) for at, text in enumerate(parts)]
-    match = re.fullmatch("".join(groups), path.as_posix())
-    return None if match is None else match.groupdict()
+    return re.compile("".join(groups))

@@ -17,7 +17,7 @@ from selftrans.config.families import (
 from selftrans.config.reading.project import check_asked, load_project
 from selftrans.errors import UserError, system_error
 from selftrans.plan.outside import require_outside
-from selftrans.plan.paths import WILDCARDS, Pattern
+from selftrans.plan.paths import WILDCARDS, Log, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 from selftrans.reporting.results import date_sources, source_of

@@ -9,7 +9,7 @@ rule pack_images:
     output:
         packed(Pattern.images),
     log:
-        at("logs/pack_images/{data}.{split}.log"),
+        at(Log.pack_images),
     benchmark:
         at("benchmarks/pack_images/{data}.{split}.tsv")
     conda:
@@ -29,7 +29,7 @@ rule pack_images_part:
     output:
         temp(at(Pattern.images_part)),
     log:
-        at("logs/pack_images/{data}.{split}.{part}-of-{parts}.log"),
+        at(Log.pack_images_part),
     benchmark:
         at("benchmarks/pack_images/{data}.{split}.{part}-of-{parts}.tsv")
     conda:
@@ -53,7 +53,7 @@ rule train_tokenizer:
         weights=at(Pattern.tokenizer),
         report=at(Pattern.tokenizer_report),
     log:
-        at("logs/train_tokenizer/{tokenizer}.log"),
+        at(Log.train_tokenizer),
     benchmark:
         at("benchmarks/train_tokenizer/{tokenizer}.tsv")
     wildcard_constraints:
@@ -79,7 +79,7 @@ rule import_tokenizer:
         weights=at(Pattern.tokenizer),
         report=at(Pattern.tokenizer_report),
     log:
-        at("logs/import_tokenizer/{tokenizer}.log"),
+        at(Log.import_tokenizer),
     benchmark:
         at("benchmarks/import_tokenizer/{tokenizer}.tsv")
     wildcard_constraints:
@@ -106,7 +106,7 @@ rule extract_latents:
         packed(Pattern.latents),
         stats=at(Pattern.latent_stats),
     log:
-        at("logs/extract_latents/{latents}.log"),
+        at(Log.extract_latents),
     benchmark:
         at("benchmarks/extract_latents/{latents}.tsv")
     conda:
@@ -129,7 +129,7 @@ rule extract_latents_part:
     output:
         temp(at(Pattern.latents_part)),
     log:
-        at("logs/extract_latents/{latents}.{part}-of-{parts}.log"),
+        at(Log.extract_latents_part),
     benchmark:
         at("benchmarks/extract_latents/{latents}.{part}-of-{parts}.tsv")
     conda:

@@ -8,7 +8,7 @@ rule train_extractor:
         weights=at(Pattern.extractor),
         report=at(Pattern.extractor_report),
     log:
-        at("logs/train_extractor/{extractor}.log"),
+        at(Log.train_extractor),
     benchmark:
         at("benchmarks/train_extractor/{extractor}.tsv")
     wildcard_constraints:
@@ -36,7 +36,7 @@ rule import_extractor:
         weights=at(Pattern.extractor),
         report=at(Pattern.extractor_report),
     log:
-        at("logs/import_extractor/{extractor}.log"),
+        at(Log.import_extractor),
     benchmark:
         at("benchmarks/import_extractor/{extractor}.tsv")
     wildcard_constraints:
@@ -63,7 +63,7 @@ rule make_reference:
     output:
         at(Pattern.reference),
     log:
-        at("logs/make_reference/{extractor}.log"),
+        at(Log.make_reference),
     benchmark:
         at("benchmarks/make_reference/{extractor}.tsv")
     wildcard_constraints:
@@ -88,7 +88,7 @@ rule import_reference:
     output:
         at(Pattern.reference),
     log:
-        at("logs/import_reference/{extractor}.log"),
+        at(Log.import_reference),
     benchmark:
         at("benchmarks/import_reference/{extractor}.tsv")
     wildcard_constraints:
@@ -113,7 +113,7 @@ rule train_encoder:
         weights=at(Pattern.encoder),
         report=at(Pattern.encoder_report),
     log:
-        at("logs/train_encoder/{encoder}.log"),
+        at(Log.train_encoder),
     benchmark:
         at("benchmarks/train_encoder/{encoder}.tsv")
     wildcard_constraints:
@@ -139,7 +139,7 @@ rule import_encoder:
         weights=at(Pattern.encoder),
         report=at(Pattern.encoder_report),
     log:
-        at("logs/import_encoder/{encoder}.log"),
+        at(Log.import_encoder),
     benchmark:
         at("benchmarks/import_encoder/{encoder}.tsv")
     wildcard_constraints:
@@ -165,7 +165,7 @@ rule evaluate:
     output:
         at(Pattern.metrics),
     log:
-        at("logs/evaluate/{run}.step-{step}.{preset}.{extractor}.log"),
+        at(Log.evaluate),
     benchmark:
         at("benchmarks/evaluate/{run}.step-{step}.{preset}.{extractor}.tsv")
     conda:

@@ -19,7 +19,7 @@ rule figure:
         "results/figures/{figure}.pdf",
         picture_of_report("results/figures/{figure}.png"),
     log:
-        at("logs/figure/{figure}.log"),
+        at(Log.figure),
     benchmark:
         at("benchmarks/figure/{figure}.tsv")
     wildcard_constraints:

@@ -10,9 +10,7 @@ rule probe_features:
     output:
         at(Pattern.features),
     log:
-        at(
-            "logs/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.log"
-        ),
+        at(Log.probe_features),
     benchmark:
         at(
             "benchmarks/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.tsv"

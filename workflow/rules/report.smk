@@ -32,7 +32,7 @@ rule page:
             {"what": "what was run, where, and for how long"},
         ),
     log:
-        at("logs/page.log"),
+        at(Log.page),
     benchmark:
         at("benchmarks/page.tsv")
     conda:

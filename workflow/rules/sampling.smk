@@ -12,7 +12,7 @@ rule sample:
     output:
         at(Pattern.samples),
     log:
-        at("logs/sample/{run}.step-{step}.{preset}.log"),
+        at(Log.sample),
     benchmark:
         at("benchmarks/sample/{run}.step-{step}.{preset}.tsv")
     conda:
@@ -37,7 +37,7 @@ rule sample_shard:
     output:
         temp(at(Pattern.shard)),
     log:
-        at("logs/sample_shard/{run}.step-{step}.{preset}/{shard}-of-{shards}.log"),
+        at(Log.sample_shard),
     benchmark:
         at("benchmarks/sample_shard/{run}.step-{step}.{preset}/{shard}-of-{shards}.tsv")
     conda:
@@ -64,7 +64,7 @@ rule export:
     output:
         at(Pattern.export),
     log:
-        at("logs/export/{run}.step-{step}.log"),
+        at(Log.export),
     conda:
         "../../environment.yml"
     threads: THREADS.other

@@ -20,7 +20,7 @@ rule table:
         latex="results/{table}.tex",
         page=in_report("results/{table}.html", "table", "Tables", table_in_words),
     log:
-        at("logs/table/{table}.log"),
+        at(Log.table),
     benchmark:
         at("benchmarks/table/{table}.tsv")
     conda:
@@ -43,7 +43,7 @@ rule claims:
         latex="results/claims.tex",
         page=in_report("results/claims.html", "claims", "Claims", {"what": "verdicts"}),
     log:
-        at("logs/claims.log"),
+        at(Log.claims),
     benchmark:
         at("benchmarks/claims.tsv")
     conda:
@@ -61,7 +61,7 @@ rule index:
         "results/INDEX.csv",
         "results/INDEX.json",
     log:
-        at("logs/index.log"),
+        at(Log.index),
     benchmark:
         at("benchmarks/index.tsv")
     conda:

@@ -13,7 +13,7 @@ rule train_stage1:
         ema=at(Pattern.ema),
         online=temp(at(Pattern.online)),
     log:
-        at("logs/train/{run}.step-{step}.log"),
+        at(Log.train),
     benchmark:
         at("benchmarks/train/{run}.step-{step}.tsv")
     wildcard_constraints:
@@ -41,7 +41,7 @@ rule import_published:
     output:
         at(Pattern.ema),
     log:
-        at("logs/import_published/{run}.step-{step}.log"),
+        at(Log.import_published),
     benchmark:
         at("benchmarks/import_published/{run}.step-{step}.tsv")
     wildcard_constraints:
@@ -65,7 +65,7 @@ rule freeze_teacher:
     output:
         at(Pattern.teacher),
     log:
-        at("logs/freeze_teacher/{run}.step-{step}.{weights}.layers-{layer}.log"),
+        at(Log.freeze_teacher),
     benchmark:
         at("benchmarks/freeze_teacher/{run}.step-{step}.{weights}.layers-{layer}.tsv")
     conda:
