@@ -11,14 +11,17 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from selftrans import __version__
+from selftrans.beats import beating
 from selftrans.errors import Interrupted, UserError, system_error
 from selftrans.failures import ERROR, STOPPED
 from selftrans.malloc import keep_freed_memory
 
+STDOUT = 1  # under the workflow, a job's log
 GRACE = 20  # seconds for tidying up after SIGTERM
 
 VERBS = {
     "plan": "what a target would train, what is shared, and what is already there",
+    "status": "what of a target is done, running, waiting and failed",
     "fetch": "what a scale needs from outside: download it, or say where it is to be had",
     "pack-images": "images of a data source -> packed rows",
     "train-tokenizer": "packed images -> VAE",
@@ -75,8 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_threads(parsed.threads)
     keep_freed_memory()
     try:
-        with _ended_by_signals():
-            parsed.run(parsed)
+        with _ended_by_signals(), beating(STDOUT):
+            code = parsed.run(parsed)  # None of most
             sys.stdout.flush()
     except Interrupted as error:
         _say(f"{STOPPED}{error}")
@@ -98,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _say(f"{STOPPED}by Ctrl-C; the same command begins or goes on where it can")
         return 128 + signal.SIGINT
-    return 0
+    return code or 0
 
 
 class _Terminated(SystemExit):

@@ -39,6 +39,27 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", help="models or patterns of runs' names, such as sit-b2,ldit-*: rows to keep")
 
 
+def add_target(parser: argparse.ArgumentParser, default: str) -> None:
+    """What is asked about, ``default`` if nothing is named."""
+    known = "a table of tables.yaml, claims, figures, or figures/fig4 for one of them"
+    parser.add_argument("target", nargs="?", help=f"{known} (default: {default})")
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """The options --cores and --gpus of verbs that estimate times."""
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
+    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
+
+
+def devices_of(arguments: argparse.Namespace) -> dict[str, int]:
+    """How many there are of each kind, as a scale's pace names it. Raises UserError for none."""
+    devices = {"core": arguments.cores, "GPU": arguments.gpus}
+    for device, count in devices.items():
+        if count < 1:
+            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
+    return devices
+
+
 def add_family(parser: argparse.ArgumentParser) -> None:
     """The option --family."""
     parser.add_argument("--family", required=True, help="family of rows whose recipe is used, such as sit256")

@@ -1,15 +1,12 @@
 """Nothing is started; `snakemake -n <target>` lists the jobs themselves and why each would run."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_extent, plan_of
-from selftrans.errors import UserError
+from selftrans.commands.common import add_devices, add_extent, add_target, devices_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
-from selftrans.reporting.text import duration
 
 if TYPE_CHECKING:
     from selftrans.reporting.remaining import Remaining
@@ -17,40 +14,25 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument(
-        "target",
-        nargs="?",
-        help="a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: all)",
-    )
+    add_target(parser, "all")
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
-    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
+    add_devices(parser)
     add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
-    from selftrans.reporting.figures.registry import figures_of, inputs_of
     from selftrans.reporting.remaining import Remaining
+    from selftrans.reporting.targets import files_of, results_of
 
-    devices = {"core": arguments.cores, "GPU": arguments.gpus}
-    for device, count in devices.items():
-        if count < 1:
-            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
+    devices = devices_of(arguments)
     plan = plan_of(arguments)
-    files = {name: plan.metrics_of_target(name) for name in plan.targets}
-    files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
-    if arguments.target is not None:
-        _, is_figure, figure = arguments.target.partition("figures/")
-        if is_figure:
-            files[arguments.target] = inputs_of(plan, figure)
-        if arguments.target not in files:
-            raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
-        files = {arguments.target: files[arguments.target]}
+    targets = results_of(plan, arguments.target)
+    files = {name: [path for result in found for path in files_of(plan, result)] for name, found in targets.items()}
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(plan, remaining, devices))
+    print(_sentence(remaining, devices))
 
 
 def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
@@ -78,14 +60,9 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
+def _sentence(remaining: "Remaining", devices: dict[str, int]) -> str:
     """What is not there yet, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
-    pace = plan.scale.pace
-    if pace is None:
-        return text
-    count = devices[pace.device]
-    about = f"about {duration(remaining.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
-    return f"{text}; {about} at the pace of {plan.project.scale_file}"
+    return "; ".join(filter(None, (text, remaining.estimate(devices))))

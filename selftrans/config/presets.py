@@ -30,6 +30,10 @@ class Preset(Record):
         """How many batches there are, the last perhaps smaller."""
         return -(-self.samples // self.batch_size)
 
+    def batches_of(self, shard: int, shards: int) -> range:
+        """The batches that job ``shard`` of ``shards``, counted from 1, draws."""
+        return range(self.batches * (shard - 1) // shards, self.batches * shard // shards)
+
     @property
     def words(self) -> str:
         """Sampler and guidance, for people."""

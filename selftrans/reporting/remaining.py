@@ -3,7 +3,7 @@
 Data, VAE, extractor and encoder are made once and are not counted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from selftrans.plan.cost import Work, sampling, training
 from selftrans.plan.paths import Pattern, wildcards_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, Teacher
+from selftrans.reporting.text import duration
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Remaining:
             done[path] = start + job.work.seconds(pace)
         total = sum(job.work.seconds(pace) for job in self.jobs.values())
         return max(total / devices, *done.values(), 0.0)
+
+    def estimate(self, devices: Mapping[str, int]) -> str | None:
+        """About how long it takes, in words, on so many of each kind of device; None if the scale knows no pace."""
+        pace = self.plan.scale.pace
+        if pace is None:
+            return None
+        count = devices[pace.device]
+        about = f"about {duration(self.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
+        return f"{about} at the pace of {self.plan.project.scale_file}"
 
     def _measured(self, path: Path, run: Run, step: int, preset: str) -> None:
         if path not in self.jobs:

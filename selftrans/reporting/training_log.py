@@ -1,14 +1,16 @@
 """Training logs as data: what `selftrans.training.trainer` wrote while a run trained, a line every few steps."""
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from selftrans.errors import UserError
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.training.log import read_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MEASURED = ("loss", "diffusion", "method", "feature_norm", "gradient_norm", "steps_per_second")
 
@@ -18,17 +20,19 @@ def log_file(plan: Plan, run: Run) -> Path:
     return plan.path(Pattern.work, run=run.id) / "log.jsonl"
 
 
-def read_log(path: Path) -> pd.DataFrame:
+def read_log(path: Path) -> "pd.DataFrame":
     """A line each few steps: ``step``, and the means of MEASURED over the steps since the line before.
 
     NaN where a line has no such number. No lines if there is no file. Raises UserError at a line that is damaged, or
     not of the run whose folder it lies in.
     """
+    import pandas as pd
+
     lines = read_lines(path, path.parent.name)
     return pd.DataFrame(lines, columns=["step", *MEASURED]).astype({"step": int})
 
 
-def log_until(plan: Plan, run: Run, step: int) -> pd.DataFrame:
+def log_until(plan: Plan, run: Run, step: int) -> "pd.DataFrame":
     """`read_log` of a run up to optimiser step ``step``. Raises UserError if it has no line so early."""
     path = log_file(plan, run)
     log = read_log(path)

@@ -147,7 +147,7 @@ def batch_indices(preset: Preset, batch: int) -> Tensor:
 
 def batches_of(preset: Preset, shard: int = 1, shards: int = 1) -> range:
     """The batches of a preset, or those of its shard ``shard`` of ``shards``, counted from 1."""
-    return range(preset.batches * (shard - 1) // shards, preset.batches * shard // shards)
+    return preset.batches_of(shard, shards)
 
 
 def sample_batches(

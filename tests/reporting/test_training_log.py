@@ -4,7 +4,7 @@ import pytest
 
 from selftrans.errors import UserError
 from selftrans.reporting.training_log import MEASURED, log_file, log_until, read_log
-from selftrans.training.log import log_line
+from selftrans.training.log import last_line, log_line
 from selftrans.training.trainer import TrainingLog
 
 VALUES = {"loss": 1.5, "diffusion": 1.0, "method": -0.5, "feature_norm": 9.0, "gradient_norm": 0.25}
@@ -53,6 +53,25 @@ def test_a_log_that_is_empty_or_not_there_has_no_lines(path):
     assert read_log(path).empty
     path.touch()
     assert read_log(path).empty
+
+
+def test_of_the_last_line_alone_the_rest_is_not_read(path):
+    path.write_text("not a line of a log\n" * 10_000 + line(20) + line(40) + line(60)[:30])
+    assert last_line(path, RUN) == {"step": 40, **VALUES, "steps_per_second": 8.0}
+
+
+@pytest.mark.parametrize("text", ["", line(20)[:30]])
+def test_a_log_of_no_whole_line_has_no_last_one(path, text):
+    assert last_line(path, RUN) is None
+    path.write_text(text)
+    assert last_line(path, RUN) is None
+
+
+@pytest.mark.parametrize("last", [line(40).replace("40", "41"), line(40, run="plain-s1-0a1b2c3d"), "null\n"])
+def test_a_last_line_that_is_damaged_or_of_another_run_is_refused(path, last):
+    path.write_text(line(20) + last)
+    with pytest.raises(UserError, match=r"last line: .*; delete that line"):
+        last_line(path, RUN)
 
 
 DAMAGED = {

@@ -1,0 +1,291 @@
+"""The verb status: what files tell of jobs that run, stopped, failed, were killed, or were never begun."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Configuration
+
+from selftrans.beats import PATIENCE
+from selftrans.commands import main
+from selftrans.plan.paths import Log, Pattern
+from selftrans.reporting.training_log import log_file
+from selftrans.training.log import log_line
+
+STEPS = 100_000  # of a training that nobody waits for
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """(configuration, folder): two rows whose trainings take minutes, guided by another, with their latents."""
+    folder = tmp_path_factory.mktemp("prepared")
+    configuration = Configuration(folder / "config")
+    configuration.family["steps_per_epoch"] = STEPS // 2
+    configuration.family["presets"]["headline"] |= {"batch_size": 2}
+    configuration.write()
+    steps = [("pack-images", "--split", "train"), ("pack-images", "--split", "test")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for step in (*steps, ("train-tokenizer",), ("extract-latents",)):
+            assert main([*step, "--family", "small", "--config", "config", "--threads", "1"]) == 0
+    return configuration, folder
+
+
+@pytest.fixture
+def plan(prepared, tmp_path, monkeypatch):
+    """Its plan, in a working folder of the test's own."""
+    configuration, folder = prepared
+    shutil.copytree(folder, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    return configuration.plan()
+
+
+@pytest.fixture
+def status(capsys):
+    """Ask for the status: (exit code, lines)."""
+
+    def ask(*arguments):
+        capsys.readouterr()
+        code = main(["status", *arguments, "--config", "config"])
+        return code, capsys.readouterr().out.splitlines()
+
+    return ask
+
+
+@pytest.fixture
+def start():
+    """Start a verb with its output in a log, as the workflow does."""
+    started = []
+
+    def begin(log, *verb):
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        call = shlex.join([sys.executable, "-m", "selftrans", *verb, "--config", "config", "--threads", "1"])
+        command = ["bash", "-c", f"exec {call} > {log} 2> >(tee -a {log} >&2)"]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def train(plan, start, name="plain", step=STEPS):
+    """(the process, the run, its job's log) of a training that has logged steps and saved its state."""
+    run = plan.run(name, 0)
+    log = plan.path(Log.train, run=run.id, step=step)
+    process = start(log, "train", f"{name}@2", "--save-every", "0.5")
+    until(lambda: log_file(plan, run).exists() and log_file(plan, run).read_text().count("\n") > 1, process)
+    until(plan.path(Pattern.state, run=run.id).exists, process)
+    return process, run, log
+
+
+def until(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def wait_long(plan):
+    """Let all files be as old as they are when nobody has been at work for a while."""
+    for path in plan.root.rglob("*"):
+        date = path.stat().st_mtime - 2 * PATIENCE
+        os.utime(path, (date, date))
+
+
+def of(lines, state):
+    """The lines of jobs in a state."""
+    return [line for line in lines if line.split()[0] == state]
+
+
+def reports(status, *arguments):
+    _, lines = status(*arguments, "--json")
+    return {report["job"]: report for report in json.loads("\n".join(lines))}
+
+
+# ------------------------------------------------------------------------------------------------ nothing begun
+
+
+def test_of_nothing_all_waits_and_it_is_said_what_for(configuration, tmp_path, monkeypatch, status):
+    """Three runs, three samples, three metrics, a teacher; images twice, and five more below all."""
+    monkeypatch.chdir(tmp_path)
+    configuration.write()
+    code, lines = status("main")
+    assert (code, lines[0]) == (0, "main: 0 of 17 done, 17 waiting")
+    assert lines[1].startswith("waiting: ")
+    counts = {part.split(" for ")[1]: int(part.split(" for ")[0]) for part in lines[1][9:].split(", ")}
+    assert counts == {
+        "samples": 3,  # to be measured
+        "weights": 4,  # to sample from, and to make a teacher of
+        "latents": 3,
+        "images": 4,  # by VAE, latents, extractor and reference
+        "metrics": 1,
+        "their turn": 2,
+    }
+    assert status() == (0, ["begun: nothing"])
+    assert len(of(status("main", "--all")[1], "waiting")) == 17
+
+
+def test_a_target_that_is_not_there_is_refused(plan, status, capsys):
+    assert main(["status", "table9", "--config", "config"]) == 2
+    assert "no target is called 'table9'; allowed: main, figures, figures/<name>" in capsys.readouterr().err
+
+
+def test_files_from_outside_are_waited_for(configuration, tmp_path, monkeypatch, status):
+    monkeypatch.chdir(tmp_path)
+    configuration.family["data"] |= {"source": "images", "path": "pictures", "name": "mine", "classes": 2}
+    configuration.write()
+    assert "2 for files from outside" in status("main")[1][1]
+    (tmp_path / "pictures").mkdir()
+    assert "2 for their turn" in status("main")[1][1]
+
+
+def test_what_waits_is_timed_by_the_pace_of_the_scale(configuration, tmp_path, monkeypatch, status):
+    monkeypatch.chdir(tmp_path)
+    configuration.scale["pace"] = {"training": 1.0, "sampling": 1.0, "job": 3600.0}
+    configuration.write()
+    _, lines = status("main", "--cores", "2")
+    assert lines[-1].startswith("what does not run yet: about ")
+    assert lines[-1].endswith(" hours on 2 cores at the pace of config/scales/tiny.yaml")
+    assert status("--cores", "0") == (2, [])
+
+
+# ------------------------------------------------------------------------------------------------ a training
+
+
+def test_a_training_runs_is_killed_stops_and_goes_on(plan, start, status):
+    process, run, log = train(plan, start)
+    code, (summary, line) = status()
+    assert (code, summary) == (0, "begun: 4 of 5 done, 1 running")
+    assert line.split()[:2] == ["running", f"train/{run.id}"]
+    assert " of 400000 steps " in line
+    assert " steps/s " in line
+    assert line.split(" left")[0].split()[-1] in ("minutes", "hours", "days")
+    report = reports(status, "main")[f"train/{run.id}"]
+    assert (report["state"], report["total"], report["unit"]) == ("running", 4 * STEPS, "step")
+    assert 0 < report["made"] < STEPS
+    assert report["seconds_left"] == pytest.approx((4 * STEPS - report["made"]) / report["rate"])
+
+    process.kill()
+    process.wait()
+    wait_long(plan)
+    code, (summary, line) = status()
+    assert (code, summary) == (0, "begun: 4 of 5 done, 1 ended")
+    assert line.endswith(f"{log}: without a word (killed?); the same command goes on")
+    assert " of 400000 steps " in line
+    assert "left" not in line
+
+    process, *_ = train(plan, start)
+    until(lambda: "going on from step" in log.read_text(), process)
+    assert of(status()[1], "running")
+    process.terminate()
+    process.wait()
+    code, (summary, line) = status()
+    assert (code, summary) == (0, "begun: 4 of 5 done, 1 stopped")
+    assert f"{log}: plain seed 0 by SIGTERM at step " in line
+    assert line.endswith("; the same command goes on")
+
+
+def test_a_training_that_stands_still_runs_no_more(plan, start, status):
+    process, *_ = train(plan, start)
+    process.send_signal(signal.SIGSTOP)
+    wait_long(plan)
+    assert of(status()[1], "ended")
+    process.send_signal(signal.SIGCONT)
+    until(lambda: of(status()[1], "running"), process)
+
+
+def test_a_training_by_hand_runs_and_stops(plan, start, status, tmp_path):
+    """Without a job's log; it is what was begun, whether a target asks for it or not."""
+    process = start(tmp_path / "mine.log", "train", "aligned@4", "--seed", "0")
+    run = plan.run("aligned", 0)
+    until(lambda: log_file(plan, run).exists() and log_file(plan, run).stat().st_size, process)
+    (line,) = of(status()[1], "running")
+    assert line.split()[1] == f"train/{run.id}"
+    process.terminate()
+    process.wait()
+    wait_long(plan)
+    (line,) = of(status()[1], "stopped")
+    assert line.endswith("begun by hand; the same command goes on")
+
+
+def test_an_error_is_said_with_its_log_and_what_hangs_on_it(plan, start, status):
+    run = plan.run("aligned", 0)
+    shard = plan.path(Pattern.latents, latents=run.keys.latents) / "shard-00000.npz"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    log = plan.path(Log.train, run=run.id, step=STEPS)
+    assert start(log, "train", "aligned@2").wait() == 2
+    code, lines = status("main")
+    (line,) = of(lines, "failed")
+    assert code == 1
+    assert line.split()[:2] == ["failed", f"train/{run.id}"]
+    assert f"{log}: {shard}: " in line
+    assert lines[1] == line
+    # Its samples and metrics, the teacher, and the run that it guides with its samples and metrics; and the table.
+    assert "7 for what failed" in lines[-1]
+    report = reports(status)[f"train/{run.id}"]
+    assert (report["state"], report["log"]) == ("failed", str(log))
+    assert str(shard) in report["reason"]
+
+
+def test_an_error_of_an_earlier_attempt_is_forgotten_when_it_runs_again(plan, start, status):
+    log = plan.path(Log.train, run=plan.run("plain", 0).id, step=STEPS)
+    log.parent.mkdir(parents=True)
+    log.write_text("error: the disk is full\n")
+    assert status()[0] == 1
+    train(plan, start)
+    code, (_, line) = status()
+    assert (code, line.split()[0]) == (0, "running")
+
+
+def test_what_is_there_is_done_whatever_its_log_says(plan, status):
+    run = plan.run("plain", 0)
+    log = plan.path(Log.train, run=run.id, step=4 * STEPS)
+    for path in (plan.weights(run, 4 * STEPS), log):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("error: no\n")
+    assert reports(status, "main")[f"train/{run.id}"]["state"] == "done"
+    code, lines = status("main", "--all")
+    assert code == 0
+    assert f"done     train/{run.id}" in [line.rstrip() for line in lines]
+
+
+# ------------------------------------------------------------------------------------------------ other jobs
+
+
+def test_shards_and_batches_tell_how_far_their_jobs_are(plan, configuration, start, status):
+    """A VAE has no such thing; packed rows have two parts here, samples four batches."""
+    run = plan.run("plain", 0)
+    for path in Path(plan.root, "latents").rglob("*.json"):
+        path.unlink()
+    log = plan.path(Log.extract_latents, latents=run.keys.latents)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    (line,) = of(status("main")[1], "running")
+    assert line.split()[1] == f"extract_latents/{run.keys.latents}"
+    assert "1 of 1 shards" in line
+
+
+def test_many_runs_take_no_time(configuration, tmp_path, monkeypatch, status):
+    """Only the end of a log is read."""
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan(seeds=40)
+    for run in plan.runs.values():
+        path = log_file(plan, run)
+        path.parent.mkdir(parents=True)
+        values = dict.fromkeys(("loss", "diffusion", "gradient_norm", "steps_per_second"), 1.5)
+        path.write_text("not a line of a log\n" * 50_000 + log_line(run.id, {"step": 20, **values}))
+    before = time.monotonic()
+    code, lines = status("--seeds", "40")
+    assert time.monotonic() - before < 5
+    assert (code, len(of(lines, "running"))) == (0, 120)
