@@ -73,7 +73,8 @@ def end_jobs_on_sigterm(here: bool = True) -> None:
             stop_starting(signal.SIGTERM, None)
         if here:
             _tell_jobs()
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        else:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
