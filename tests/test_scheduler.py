@@ -152,12 +152,12 @@ def test_a_profile_that_is_there_is_taken(root, arguments):
     check_profile(arguments, root)
 
 
-@pytest.mark.parametrize("spelled", [["--workflow-profile", "profiles/slurm"], ["--workflow-profile=profiles/slurm"]])
+@pytest.mark.parametrize("spelled", [["--workflow-profile", "profiles/pbs"], ["--workflow-profile=profiles/pbs"]])
 def test_a_profile_that_is_not_there_is_said(root, spelled):
     with pytest.raises(UserError) as refused:
         check_profile(["--cores", "2", *spelled, "-n", "all"], root)
     assert str(refused.value) == (
-        "--workflow-profile: found 'profiles/slurm', which is not there, and without it every job would run on this "
+        "--workflow-profile: found 'profiles/pbs', which is not there, and without it every job would run on this "
         "machine; allowed: none, profiles/default, or the path of a profile of your own"
     )
 
