@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -56,9 +57,10 @@ def release_stale_locks() -> bool:
     return True
 
 
-def end_jobs_on_sigterm() -> None:
+def end_jobs_on_sigterm(here: bool = True) -> None:
     """Pass SIGTERM on to the jobs: they save and end, and Snakemake ends with them.
 
+    Jobs that do not run ``here`` but on a cluster are cancelled, as by Ctrl-C.
     Snakemake's own handler, which must be in place, starts no more jobs and waits for those that run, hours maybe.
     It also takes a lock that the interrupted code may hold; so the handler here only wakes a thread, which calls it.
     """
@@ -69,7 +71,10 @@ def end_jobs_on_sigterm() -> None:
         os.read(reader, 1)
         if callable(stop_starting):
             stop_starting(signal.SIGTERM, None)
-        _tell_jobs()
+        if here:
+            _tell_jobs()
+        else:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
@@ -114,6 +119,22 @@ def _tell_jobs() -> None:
                 job.terminate()
             told.add(job)
         time.sleep(0.2)
+
+
+def require_accounting(executor: Any) -> None:
+    """Raise UserError if Snakemake's settings ``executor`` ask SLURM's accounting, which does not answer.
+
+    The executor would wait for its jobs for ever.
+    """
+    if getattr(executor, "status_command", None) != "sacct":
+        return
+    asked = subprocess.run(["sacct", "-n", "-X", "-j", "1"], capture_output=True, text=True)
+    if asked.returncode:
+        reason = asked.stderr.strip() or f"it ended with {asked.returncode}"
+        raise UserError(
+            f"profile: jobs are looked after by sacct, which says: {reason}; where there is no accounting, set "
+            "`slurm-status-command: squeue` in the profile, or --slurm-status-command squeue"
+        )
 
 
 def check_profile(arguments: Sequence[str], root: Path) -> None:
