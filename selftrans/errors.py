@@ -7,8 +7,8 @@ class UserError(Exception):
     """Bad input: the message names the file, the key or the value, and says what to do."""
 
 
-class Interrupted(UserError):  # noqa: N818 - nobody's error
-    """Not the user's to mend: what was stopped goes on with the same command."""
+class Interrupted(UserError):  # noqa: N818 - not an error of anybody's
+    """Work that something from outside ended: nothing is to be put right, the same command goes on."""
 
 
 # What to do about what the system refuses.

@@ -1,4 +1,4 @@
-"""What the Snakefile does besides rules: one Snakemake at a time in a folder, jobs that end with it, profiles.
+"""What the Snakefile does besides rules: one Snakemake at a time in a folder, jobs that end with it, retries, profiles.
 
 No torch here, since the Snakefile imports it.
 """
@@ -8,16 +8,20 @@ import atexit
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from selftrans.errors import UserError
+from selftrans.failures import failure_of
 from selftrans.leases import PATIENCE, Held, Lease, take
 
 FOLDER = Path(".snakemake")  # Snakemake's own, in the folder that it works in
 SNAKEMAKES_LOCKS = FOLDER / "locks"  # files of its own, which a killed Snakemake leaves behind
+CLOCKS = 120.0  # seconds by which clocks of machines may differ
 WAIT = 2.0  # seconds; `release_stale_locks` holds the folder for a moment
 
 
@@ -55,9 +59,10 @@ def release_stale_locks() -> bool:
     return True
 
 
-def end_jobs_on_sigterm() -> None:
+def end_jobs_on_sigterm(here: bool = True) -> None:
     """Pass SIGTERM on to the jobs: they save and end, and Snakemake ends with them.
 
+    Jobs that do not run ``here`` but on a cluster are cancelled, as by Ctrl-C.
     Snakemake's own handler, which must be in place, starts no more jobs and waits for those that run, hours maybe.
     It also takes a lock that the interrupted code may hold; so the handler here only wakes a thread, which calls it.
     """
@@ -68,10 +73,41 @@ def end_jobs_on_sigterm() -> None:
         os.read(reader, 1)
         if callable(stop_starting):
             stop_starting(signal.SIGTERM, None)
-        _tell_jobs()
+        if here:
+            _tell_jobs()
+        else:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
+
+
+def retry_what_goes_on(progress_of: Callable[[Any], Path | None]) -> None:
+    """Make Snakemake's retries (``--retries``, or a profile's) count attempts that came to nothing.
+
+    A job whose log says that something is to be put right first is not tried again. One that has gone on since its last
+    failure is, however often that was: a training that is longer than the wall time takes as many jobs as it needs.
+    ``progress_of`` a job is the file or folder that it goes on from, if any, whose date tells.
+    """
+    from snakemake.jobs import GroupJob, Job
+
+    given = Job.restart_times
+    began = time.time() - CLOCKS
+    failures: dict[Any, dict[int, int | None]] = {}  # of each job: {attempt: date of its progress}
+
+    def restart_times(job: Any) -> int:
+        logs = [Path(log) for log in job.log if Path(log).exists() and Path(log).stat().st_mtime > began]
+        if any(failure.final for failure in map(failure_of, logs) if failure):
+            return 0
+        progress = progress_of(job)
+        date = progress.stat().st_mtime_ns if progress and progress.exists() else None
+        dates = failures.setdefault(job, {})
+        dates[job.attempt] = date
+        fruitless = sum(found == date for found in dates.values())
+        return job.attempt - fruitless + given.fget(job)
+
+    Job.restart_times = property(restart_times)
+    GroupJob.restart_times = property(lambda group: min(job.restart_times for job in group.jobs))
 
 
 def _tell_jobs() -> None:
@@ -85,6 +121,22 @@ def _tell_jobs() -> None:
                 job.terminate()
             told.add(job)
         time.sleep(0.2)
+
+
+def require_accounting(executor: Any) -> None:
+    """Raise UserError if Snakemake's settings ``executor`` ask SLURM's accounting, which does not answer.
+
+    The executor would wait for its jobs for ever.
+    """
+    if getattr(executor, "status_command", None) != "sacct":
+        return
+    asked = subprocess.run(["sacct", "-n", "-X", "-j", "1"], capture_output=True, text=True)
+    if asked.returncode:
+        reason = asked.stderr.strip() or f"it ended with {asked.returncode}"
+        raise UserError(
+            f"profile: jobs are looked after by sacct, which says: {reason}; where there is no accounting, set "
+            "`slurm-status-command: squeue` in the profile, or --slurm-status-command squeue"
+        )
 
 
 def check_profile(arguments: Sequence[str], root: Path) -> None:

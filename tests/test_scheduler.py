@@ -8,15 +8,25 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from snakemake.jobs import Job
 from strangers import CALLED, write_lease
 
 from selftrans.commands import main
 from selftrans.errors import UserError
 from selftrans.leases import holders
-from selftrans.scheduler import FOLDER, SNAKEMAKES_LOCKS, check_profile, hold_folder
+from selftrans.scheduler import (
+    FOLDER,
+    SNAKEMAKES_LOCKS,
+    check_profile,
+    hold_folder,
+    require_accounting,
+    retry_what_goes_on,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -165,12 +175,12 @@ def test_a_profile_that_is_there_is_taken(root, arguments):
     check_profile(arguments, root)
 
 
-@pytest.mark.parametrize("spelled", [["--workflow-profile", "profiles/slurm"], ["--workflow-profile=profiles/slurm"]])
+@pytest.mark.parametrize("spelled", [["--workflow-profile", "profiles/pbs"], ["--workflow-profile=profiles/pbs"]])
 def test_a_profile_that_is_not_there_is_said(root, spelled):
     with pytest.raises(UserError) as refused:
         check_profile(["--cores", "2", *spelled, "-n", "all"], root)
     assert str(refused.value) == (
-        "--workflow-profile: found 'profiles/slurm', which is not there, and without it every job would run on this "
+        "--workflow-profile: found 'profiles/pbs', which is not there, and without it every job would run on this "
         "machine; allowed: none, profiles/default, or the path of a profile of your own"
     )
 
@@ -180,3 +190,93 @@ def test_a_profile_beside_the_caller_is_found_from_another_folder(root, monkeypa
     monkeypatch.setenv("PWD", str(Path.cwd()))
     monkeypatch.chdir(root)
     check_profile(["--directory", str(root), "--workflow-profile", "mine"], root)
+
+
+# A workflow of one job, whose script is what a test wants.
+ONE_JOB = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {root!r})
+from selftrans.scheduler import retry_what_goes_on
+
+onstart:
+    retry_what_goes_on(lambda job: Path("progress"))
+
+
+rule all:
+    input:
+        "done",
+
+
+rule work:
+    output:
+        "done",
+    log:
+        "work.log",
+    shell:
+        "bash work.sh > {{log}} 2>&1"
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "attempts", "made"),
+    [
+        ("exit 1", 1 + 2, False),  # without a word: as often as the call says
+        ("echo 'error: config/runs.yaml: plain: found 1'; exit 2", 1, False),
+        ("echo 'Traceback (most recent call last):'; echo 'ZeroDivisionError'; exit 1", 1, False),
+        ("echo 'stopped: rank 0 of 2: another rank has ended'; exit 75", 1 + 2, False),
+        # It goes on each time, and needs six times.
+        ("date +%N > progress; test $(wc -l < attempts) = 6 && touch done || kill -9 $$", 6, True),
+        # It goes on twice, and then no more.
+        ("test $(wc -l < attempts) -gt 2 || date +%N > progress; kill -9 $$", 2 + 2, False),
+    ],
+)
+def test_a_retry_is_for_what_goes_on(tmp_path, script, attempts, made):
+    (tmp_path / "Snakefile").write_text(ONE_JOB.format(root=str(ROOT)))
+    (tmp_path / "work.sh").write_text(f"echo once >> attempts; {script}\n")
+    call = [sys.executable, "-m", "snakemake", "--cores", "1", "--retries", "2", "--quiet", "all"]
+    done = subprocess.run(call, cwd=tmp_path, capture_output=True, text=True)
+    assert (tmp_path / "attempts").read_text().count("once") == attempts, done.stderr
+    assert (done.returncode == 0) == made == (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(("age", "allowed"), [(0, 0), (3600, 2)])
+def test_an_error_that_an_earlier_call_logged_is_not_this_ones(tmp_path, monkeypatch, age, allowed):
+    """A job that dies with its machine has not begun its log anew."""
+    monkeypatch.setattr(Job, "restart_times", Job.restart_times)
+    retry_what_goes_on(lambda job: None)
+    log = tmp_path / "work.log"
+    log.write_text("error: config/runs.yaml: plain: found 1\n")
+    os.utime(log, (time.time() - age,) * 2)
+
+    class Failed:
+        def __init__(self):
+            self.log, self.attempt, self.rule = [str(log)], 1, SimpleNamespace(restart_times=2)
+
+    assert Job.restart_times.fget(Failed()) == allowed
+
+
+def test_accounting_that_does_not_answer_is_said(tmp_path, monkeypatch):
+    """sacct exists on many machines whose SLURM has no accounting."""
+    sacct = tmp_path / "sacct"
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    class Settings:
+        status_command = "sacct"
+
+    for script, words in {
+        "echo Slurm accounting storage is disabled >&2; exit 1": "is disabled",
+        "exit 0": None,
+    }.items():
+        sacct.write_text(f"#!/bin/sh\n{script}\n")
+        sacct.chmod(0o755)
+        if words is None:
+            require_accounting(Settings)
+        else:
+            with pytest.raises(UserError, match=f"sacct, which says: .*{words}; .*slurm-status-command: squeue"):
+                require_accounting(Settings)
+    Settings.status_command = "squeue"
+    sacct.write_text("#!/bin/sh\nexit 1\n")
+    require_accounting(Settings)
+    require_accounting(None)  # no cluster

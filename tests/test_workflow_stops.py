@@ -127,7 +127,7 @@ def test_of_two_makes_at_once_one_works_and_sigterm_to_its_snakemake_ends_it(tra
     told = time.monotonic()
     ends_in_time(winner, told)
     assert training.is_free()
-    assert training.said(r"plain seed 0: stopped at step \d+; the same command goes on")
+    assert training.said(r"stopped: plain seed 0 by SIGTERM at step \d+; the same command goes on")
     assert (training.work / STATE).exists()
     assert not any((training.folder / ".snakemake/locks").glob("*"))
 
@@ -174,8 +174,8 @@ def test_the_jobs_of_a_killed_snakemake_go_on_and_the_next_one_waits_for_them(tr
 
 
 def test_a_missing_profile_stops_a_rehearsal_too(training):
-    command = ("-n", "--workflow-profile", "profiles/slurm", "--", training.target)
+    command = ("-n", "--workflow-profile", "profiles/pbs", "--", training.target)
     refused = snakemake(*command, folder=training.folder, config=training.config)
     assert refused.returncode == 1
-    said = "--workflow-profile: found 'profiles/slurm', which is not there, and without it every job would run"
+    said = "--workflow-profile: found 'profiles/pbs', which is not there, and without it every job would run"
     assert said in refused.stdout + refused.stderr

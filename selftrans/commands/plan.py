@@ -9,6 +9,7 @@ from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
+from selftrans.reporting.text import duration
 
 if TYPE_CHECKING:
     from selftrans.reporting.remaining import Remaining
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
+    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
     add_extent(parser)
 
 
@@ -31,8 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.figures.registry import figures_of, inputs_of
     from selftrans.reporting.remaining import Remaining
 
-    if arguments.cores < 1:
-        raise UserError(f"--cores: found {arguments.cores}; allowed: 1 or more")
+    devices = {"core": arguments.cores, "GPU": arguments.gpus}
+    for device, count in devices.items():
+        if count < 1:
+            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
     plan = plan_of(arguments)
     files = {name: plan.metrics_of_target(name) for name in plan.targets}
     files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
@@ -46,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(plan, remaining, arguments.cores))
+    print(_sentence(plan, remaining, devices))
 
 
 def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
@@ -74,13 +78,14 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(plan: Plan, remaining: "Remaining", cores: int) -> str:
+def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
     """What is not there yet, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
-    if plan.scale.pace is None:
+    pace = plan.scale.pace
+    if pace is None:
         return text
-    minutes = max(1, round(remaining.seconds(plan.scale.pace, cores) / 60))
-    about = f"about {minutes} minute{'s' * (minutes > 1)} on {cores} core{'s' * (cores > 1)}"
+    count = devices[pace.device]
+    about = f"about {duration(remaining.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
     return f"{text}; {about} at the pace of {plan.project.scale_file}"
