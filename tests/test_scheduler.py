@@ -1,22 +1,26 @@
 """A folder has one Snakemake, whatever it is called and whoever else lives there; a missing profile is said."""
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from snakemake.jobs import Job
+from strangers import CALLED, write_lease
 
 from selftrans.commands import main
 from selftrans.errors import UserError
+from selftrans.leases import holders
 from selftrans.scheduler import (
-    FOLDER_LOCK,
+    FOLDER,
     SNAKEMAKES_LOCKS,
     check_profile,
     hold_folder,
@@ -32,7 +36,7 @@ import subprocess, sys
 from selftrans.scheduler import hold_folder
 
 hold_folder()
-subprocess.Popen(["sleep", "60"])
+subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
 print("mine", flush=True)
 sys.stdin.read()
 """
@@ -98,16 +102,35 @@ def test_without_a_lock_nothing_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_a_second_snakemake_is_refused(lock, holder, monkeypatch):
-    monkeypatch.setattr("selftrans.scheduler.PATIENCE", 0.1)
+    monkeypatch.setattr("selftrans.scheduler.WAIT", 0.1)
     with pytest.raises(UserError, match=f"process {holder.pid} on .* is a snakemake at work here"):
         hold_folder()
 
 
-def test_a_link_in_the_place_of_the_lock_is_not_written_through(lock, tmp_path, capsys):
+def test_a_snakemake_of_another_machine_is_refused_when_it_beats(lock):
+    path = write_lease(FOLDER)
+    threading.Timer(0.5, write_lease, [FOLDER], {"beat": 1}).start()
+    with pytest.raises(UserError, match=re.escape(f"{CALLED} is a snakemake at work here")):
+        hold_folder()
+    assert json.loads(path.read_text())["beat"] == 1
+
+
+def test_a_snakemake_of_another_machine_that_is_dead_is_followed(lock):
+    """What was killed there a second ago may live, for all that is known here."""
+    write_lease(FOLDER)
+    with start(HOLD.replace("hold_folder()", "hold_folder(patience=1)")) as process:
+        said = f"{Path.cwd()} is held by {CALLED}; waiting for a sign of life, 1 seconds at most\n"
+        assert [process.stdout.readline() for _ in range(2)] == [said, "mine\n"]
+        assert [holder.about["pid"] for holder in holders(FOLDER)] == [process.pid]
+        process.communicate("\n")
+        assert holders(FOLDER) == []
+
+
+def test_a_link_in_the_place_of_the_lease_is_not_written_through(lock, tmp_path, capsys):
     (tmp_path / "victim").write_text("precious")
-    FOLDER_LOCK.symlink_to(tmp_path / "victim")
+    (FOLDER / "lease-1.json").symlink_to(tmp_path / "victim")
     assert main(["unlock"]) == 2
-    assert ".snakemake/selftrans.lock: a link, where a file is wanted" in capsys.readouterr().err
+    assert ".snakemake/lease-1.json: a link, where a file is wanted" in capsys.readouterr().err
     assert (tmp_path / "victim").read_text() == "precious"
 
 
