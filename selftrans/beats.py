@@ -11,8 +11,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-BEAT = 10.0  # seconds between two signs of life
-PATIENCE = 60.0  # seconds after the last one, when nobody is thought to be there any more
+from selftrans.leases import BEAT, PATIENCE
 
 
 @contextlib.contextmanager

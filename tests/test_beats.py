@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from selftrans.beats import PATIENCE, Clocks, beating
+from selftrans.beats import Clocks, beating
+from selftrans.leases import PATIENCE
 
 LONG_AGO = 1_000_000_000.0
 

@@ -33,25 +33,14 @@ ORDER = [
     *("commands", "__main__"),
 ]
 
-FOUNDATION = {
-    "errors",
-    "failures",
-    "beats",
-    "seeding",
-    "files",
-    "artifacts",
-    "formats",
-    "progress",
-    "parallel",
-    "config",
-}
+FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", "parallel", "config"}
 
 # Rooms that none but commands see, and what they see themselves: rooms, or of a room the modules named. Evaluation
 # knows published encoders, one of which is an extractor; probing, which reads features off models, is the one part of
 # it that knows others.
 WINGS = {
     "evaluation": {*FOUNDATION, "data.pictures", "data.pixels", "models.strict", "models.encoders"},
-    "reporting": {*FOUNDATION, "beats", "failures", "plan", "training.log"},
+    "reporting": {*FOUNDATION, "beats", "failures", "leases", "plan", "training.log"},
 }
 EXEMPT = {"selftrans.evaluation.probing"}
 

@@ -15,6 +15,7 @@ from selftrans.artifacts import arrays_header
 from selftrans.beats import Clocks
 from selftrans.config.presets import Preset
 from selftrans.failures import failure_of
+from selftrans.leases import holders
 from selftrans.plan.jobs import Job, Jobs
 from selftrans.plan.outside import missing_of
 from selftrans.plan.paths import Log, Pattern
@@ -65,10 +66,10 @@ class Progress:
         """The rate in words."""
         if not self.rate:
             return ""
-        return f"{self.rate:.3g} {self.unit}s/s" if self.rate >= 0.1 else f"{60 * self.rate:.3g} {self.unit}s/min"
+        return f"{self.rate:.3g} {self.unit}/s" if self.rate >= 0.1 else f"{60 * self.rate:.3g} {self.unit}/min"
 
     def __str__(self) -> str:
-        return f"{self.made} of {self.total} {self.unit}s"
+        return f"{self.made} of {self.total} {self.unit}"
 
 
 @dataclass(frozen=True)
@@ -172,13 +173,17 @@ class Status:
 
     def _look_at(self, job: Job) -> Report | None:
         about = {"job": job.name, "log": job.log if job.log.exists() else None}
+        held_by = [holder for folder in self._work(job) for holder in holders(folder)]
+        for holder in held_by:
+            if not holder.is_gone and self._clocks.is_alive(holder.path):
+                return Report(**about, state="running", where=str(holder))
         failure = failure_of(job.log)
         if failure is not None:
             state, said = "failed" if failure.final else "stopped", one_line(failure.sentence)
             return Report(**about, state=state, reason=said)
-        if any(map(self._clocks.is_alive, [job.log, *(folder / "log.jsonl" for folder in self._work(job))])):
+        if self._clocks.is_alive(job.log):
             return Report(**about, state="running")
-        if job.log.exists():
+        if held_by or job.log.exists():
             return Report(**about, state="ended", reason="without a word (killed?); the same command goes on")
         return None
 
@@ -241,14 +246,14 @@ class Status:
         """Steps up to the last milestone that is asked for, at the pace of the last that were logged."""
         path, until = log_file(self.plan, run), int(jobs[-1].wildcards["step"])
         line = last_line(path, run.id)
-        return None if line is None else Progress(min(line["step"], until), until, "step", line["steps_per_second"])
+        return None if line is None else Progress(min(line["step"], until), until, "steps", line["steps_per_second"])
 
     def _sampled(self, job: Job) -> Progress | None:
         """Batches of all samples, or of a shard."""
         preset = _preset_of(self.plan, job)
         own = preset.batches_of(int(job.wildcards.get("shard", 1)), int(job.wildcards.get("shards", 1)))
         found = [path for folder in self._batches(job) for path in folder.glob("batch-*.npz") if _number(path) in own]
-        return Progress(len(found), len(own), "batch", _pace(found)) if found else None
+        return Progress(len(found), len(own), "batches", _pace(found)) if found else None
 
 
 def _packed(folder: Path, found: Mapping[str, str]) -> Progress | None:
@@ -260,7 +265,7 @@ def _packed(folder: Path, found: Mapping[str, str]) -> Progress | None:
     part, parts = int(found.get("part", 1)), int(found.get("parts", 1))
     own = range(part - 1, -(-about["listed"] // about["size"]), parts)
     made = [path for path in there if _number(path) in own]
-    return Progress(len(made), len(own), "shard", _pace(made)) if made else None
+    return Progress(len(made), len(own), "shards", _pace(made)) if made else None
 
 
 def _number(path: Path) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import Configuration
 
-from selftrans.beats import PATIENCE
 from selftrans.commands import main
+from selftrans.leases import PATIENCE
 from selftrans.plan.paths import Log, Pattern
 from selftrans.reporting.training_log import log_file
 from selftrans.training.log import log_line
@@ -96,6 +96,14 @@ def until(condition, process, seconds=120):
         time.sleep(0.05)
 
 
+def hold(plan, run):
+    """The lease of a training on another machine."""
+    lease = plan.path(Pattern.work, run=run.id) / "lease-1.json"
+    lease.parent.mkdir(parents=True)
+    about = {"token": "0a", "host": "n2", "boot": "b", "pid": 7, "began": "1", "job": "45", "beat": 3}
+    lease.write_text(json.dumps(about))
+
+
 def wait_long(plan):
     """Let all files be as old as they are when nobody has been at work for a while."""
     for path in plan.root.rglob("*"):
@@ -172,7 +180,7 @@ def test_a_training_runs_is_killed_stops_and_goes_on(plan, start, status):
     assert " steps/s " in line
     assert line.split(" left")[0].split()[-1] in ("minutes", "hours", "days")
     report = reports(status, "main")[f"train/{run.id}"]
-    assert (report["state"], report["total"], report["unit"]) == ("running", 4 * STEPS, "step")
+    assert (report["state"], report["total"], report["unit"]) == ("running", 4 * STEPS, "steps")
     assert 0 < report["made"] < STEPS
     assert report["seconds_left"] == pytest.approx((4 * STEPS - report["made"]) / report["rate"])
 
@@ -219,6 +227,21 @@ def test_a_training_by_hand_runs_and_stops(plan, start, status, tmp_path):
     assert line.endswith("begun by hand; the same command goes on")
 
 
+def test_one_on_another_machine_runs_as_long_as_its_lease_is_renewed(plan, status):
+    """Nothing but its files is seen of it."""
+    run = plan.run("plain", 0)
+    hold(plan, run)
+    log_file(plan, run).write_text(log_line(run.id, {"step": 1000, "steps_per_second": 0.05}))
+    (line,) = of(status()[1], "running")
+    assert line.split()[1:] == (
+        f"train/{run.id} 1000 of 400000 steps 3 steps/min 92 days left process 7 on n2 (SLURM job 45)".split()
+    )
+    assert reports(status)[f"train/{run.id}"]["where"] == "process 7 on n2 (SLURM job 45)"
+    wait_long(plan)
+    (line,) = of(status()[1], "ended")
+    assert "1000 of 400000 steps" in line
+
+
 def test_an_error_is_said_with_its_log_and_what_hangs_on_it(plan, start, status):
     run = plan.run("aligned", 0)
     shard = plan.path(Pattern.latents, latents=run.keys.latents) / "shard-00000.npz"
@@ -238,12 +261,13 @@ def test_an_error_is_said_with_its_log_and_what_hangs_on_it(plan, start, status)
     assert str(shard) in report["reason"]
 
 
-def test_an_error_of_an_earlier_attempt_is_forgotten_when_it_runs_again(plan, start, status):
-    log = plan.path(Log.train, run=plan.run("plain", 0).id, step=STEPS)
+def test_an_error_of_an_earlier_attempt_is_forgotten_when_it_runs_again(plan, status):
+    run = plan.run("plain", 0)
+    log = plan.path(Log.train, run=run.id, step=STEPS)
     log.parent.mkdir(parents=True)
     log.write_text("error: the disk is full\n")
     assert status()[0] == 1
-    train(plan, start)
+    hold(plan, run)
     code, (_, line) = status()
     assert (code, line.split()[0]) == (0, "running")
 
@@ -263,29 +287,67 @@ def test_what_is_there_is_done_whatever_its_log_says(plan, status):
 # ------------------------------------------------------------------------------------------------ other jobs
 
 
-def test_shards_and_batches_tell_how_far_their_jobs_are(plan, configuration, start, status):
-    """A VAE has no such thing; packed rows have two parts here, samples four batches."""
-    run = plan.run("plain", 0)
-    for path in Path(plan.root, "latents").rglob("*.json"):
-        path.unlink()
-    log = plan.path(Log.extract_latents, latents=run.keys.latents)
+def test_of_packed_rows_the_shards_are_counted_in_each_part(configuration, tmp_path, monkeypatch, status):
+    """Eight shards, of which the second of two jobs makes every other one, and has not made the last."""
+    monkeypatch.chdir(tmp_path)
+    configuration.family["data"] |= {"shard": 180, "parts": 2}
+    configuration.write()
+    plan = configuration.plan()
+    assert main(["pack-images", "--family", "small", "--split", "train", "--part", "2/2", "--config", "config"]) == 0
+    where = {"data": plan.keys["small"].data, "split": "train"}
+    name = f"{where['data']}.train"
+    found = reports(status, "main")
+    assert found[f"pack_images/{name}.2-of-2"]["state"] == "done"
+    assert found[f"pack_images/{name}.1-of-2"]["reason"] == "their turn"
+    assert found[f"pack_images/{name}"]["reason"] == "images"
+
+    plan.path(Pattern.images_part, **where, part=2, parts=2).unlink()
+    *_, last = sorted(plan.path(Pattern.images, **where).glob("shard-*.npz"))
+    last.unlink()
+    log = plan.path(Log.pack_images_part, **where, part=2, parts=2)
     log.parent.mkdir(parents=True)
     log.touch()
     (line,) = of(status("main")[1], "running")
-    assert line.split()[1] == f"extract_latents/{run.keys.latents}"
-    assert "1 of 1 shards" in line
+    assert line.split()[1:6] == [f"pack_images/{name}.2-of-2", "3", "of", "4", "shards"]
 
 
-def test_many_runs_take_no_time(configuration, tmp_path, monkeypatch, status):
-    """Only the end of a log is read."""
+@pytest.mark.parametrize("shards", [1, 2])
+def test_of_samples_the_batches_are_counted_and_timed(configuration, tmp_path, monkeypatch, status, shards):
+    """Four batches of two images, one every ten seconds, by one job or two; three are there."""
     monkeypatch.chdir(tmp_path)
-    plan = configuration.plan(seeds=40)
+    configuration.family["presets"]["headline"] |= {"batch_size": 2, "shards": shards}
+    plan = configuration.plan()
+    run = plan.run("plain", 0)
+    where = {"run": run.id, "step": 80, "preset": run.preset_key("headline")}
+    folder = plan.path(Pattern.batches, **where, key="0a1b2c3d")
+    folder.mkdir(parents=True)
+    for number in range(3):
+        path = folder / f"batch-{number:05d}.npz"
+        path.touch()
+        os.utime(path, (1e9 + 10 * number,) * 2)
+    log = plan.path(Log.sample_shard, **where, shard=1, shards=2) if shards == 2 else plan.path(Log.sample, **where)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    (line,) = of(status("main")[1], "running")
+    made = "2 of 2" if shards == 2 else "3 of 4"
+    assert f"{made} batches  0.1 batches/s  1 minute left" in line
+
+
+def test_a_table_that_fails_is_said_like_all_else(plan, status):
+    log = plan.path(Log.table, table="main")
+    log.parent.mkdir(parents=True)
+    log.write_text("reading\nerror: config/paper/main.csv: 2 lines\nwhere the table has 3; add one\n")
+    code, lines = status("main")
+    assert code == 1
+    assert lines[1] == f"failed  table/main  {log}: config/paper/main.csv: 2 lines where the table has 3; add one"
+
+
+def test_of_a_log_the_end_alone_is_read(configuration, tmp_path, monkeypatch, status):
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan(seeds=4)
     for run in plan.runs.values():
-        path = log_file(plan, run)
-        path.parent.mkdir(parents=True)
-        values = dict.fromkeys(("loss", "diffusion", "gradient_norm", "steps_per_second"), 1.5)
-        path.write_text("not a line of a log\n" * 50_000 + log_line(run.id, {"step": 20, **values}))
-    before = time.monotonic()
-    code, lines = status("--seeds", "40")
-    assert time.monotonic() - before < 5
-    assert (code, len(of(lines, "running"))) == (0, 120)
+        hold(plan, run)
+        line = log_line(run.id, {"step": 10, "steps_per_second": 1.5})
+        log_file(plan, run).write_text("not a line of a log\n" * 10_000 + line)
+    code, lines = status("--seeds", "4")
+    assert (code, len(of(lines, "running"))) == (0, 12)

@@ -17,7 +17,9 @@ from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
 from selftrans.reporting.results import RESULTS, is_current
+from selftrans.reporting.status import Status, begun
 from selftrans.reporting.tables import read_metrics, read_report
+from selftrans.reporting.targets import results_of
 from selftrans.reporting.training_log import log_file, read_log
 
 BARS = ("frechet", "paper_fid")  # columns whose values are drawn as bars too: only their order can be compared
@@ -95,6 +97,7 @@ class RunSection:
     name: str
     steps: int
     seeds: int
+    running: list[str]  # how far those are that are at work
     panels: list[tuple[str, str, Markup]]  # what, its range, picture
 
 
@@ -189,16 +192,28 @@ def figures(plan: Plan) -> Iterator[FigureSection]:
 
 
 def curves(plan: Plan) -> Iterator[tuple[str, list[RunSection]]]:
-    """(family and model, their runs that have logs)."""
+    """(family and model, their runs that have logs, those at work up to now)."""
     groups: dict[str, list[RunSection]] = {}
+    running = _running(plan)
     for name, row in plan.project.rows.items():
-        logs = [read_log(log_file(plan, plan.run(name, seed))) for seed in plan.claim_seeds]
-        if logs := [log for log in logs if not log.empty]:
-            groups.setdefault(f"{row.family}, {row.model}", []).append(_run_section(name, logs))
+        runs = [plan.run(name, seed) for seed in plan.claim_seeds]
+        logs = [log for log in (read_log(log_file(plan, run)) for run in runs) if not log.empty]
+        if logs:
+            said = [f"seed {run.seed} runs: {running[run.id]}" for run in runs if run.id in running]
+            groups.setdefault(f"{row.family}, {row.model}", []).append(_run_section(name, logs, said))
     yield from groups.items()
 
 
-def _run_section(name: str, logs: Sequence[pd.DataFrame]) -> RunSection:
+def _running(plan: Plan) -> dict[str, str]:
+    """{run: how far it is, how fast, how long still and where} of runs that are being trained."""
+    names = [name for found in results_of(plan).values() for name in found]
+    reports = Status(plan, names, begun(plan)).reports
+    at_work = {report.job: report for report in reports if report.state == "running"}
+    named = ((run, at_work.get(f"train/{run}")) for run in plan.runs)
+    return {run: ", ".join(filter(None, report.cells()[2:])) for run, report in named if report is not None}
+
+
+def _run_section(name: str, logs: Sequence[pd.DataFrame], running: list[str]) -> RunSection:
     until = max(int(log["step"].max()) for log in logs)
     panels = []
     for key, (title, logarithmic) in CURVES.items():
@@ -207,7 +222,7 @@ def _run_section(name: str, logs: Sequence[pd.DataFrame]) -> RunSection:
             values = pd.concat([log[key] for log in shown])
             drawn = [list(zip(log["step"], log[key], strict=True)) for log in shown]
             panels.append((title, f"{values.min():.3g} to {values.max():.3g}", lines(drawn, until, logarithmic)))
-    return RunSection(name, until, len(logs), panels)
+    return RunSection(name, until, len(logs), running, panels)
 
 
 def qualities(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -1,6 +1,9 @@
 """The page of made-up results: whole, in one file, honest about what is not there."""
 
+import os
 import re
+import shutil
+import time
 from html.parser import HTMLParser
 
 import pytest
@@ -9,7 +12,8 @@ from PIL import Image
 from toy import write_metrics, write_report
 
 from selftrans.commands import main
-from selftrans.plan.paths import Pattern
+from selftrans.leases import PATIENCE
+from selftrans.plan.paths import Log, Pattern
 from selftrans.reporting.results import publish
 from selftrans.training.log import log_line
 
@@ -126,6 +130,23 @@ def test_the_page_tells_everything_in_one_file(plan, tmp_path):
     assert "test mse 0.001235" in page.text
     assert "not made yet" not in page.text
     assert not re.search(r"\b(nan|None|NaN)\b", page.text)
+
+
+def test_of_a_run_at_work_the_curves_up_to_now_show_and_how_far_it_is(plan, tmp_path):
+    make_results(plan)
+    shutil.rmtree(plan.root / "metrics")
+    for seed in plan.seeds:
+        log = plan.path(Log.train, run=plan.run("guided", seed).id, step=20)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        if seed != 1:  # of a job that was killed
+            os.utime(log, (time.time() - 2 * PATIENCE,) * 2)
+    run("page", plan=plan)
+    for name in ("index", "training"):
+        page = page_of(tmp_path / f"results/{name}.html")
+        assert "guided 40 steps, 3 seeds; seed 1 runs: 40 of 80 steps, 1.5 steps/s, 1 minute left" in page.text
+        assert page.text.count(" minute left") == 1
+        assert "diffusion loss" in page.text
 
 
 def test_it_needs_no_network_and_no_other_file(plan, tmp_path):
