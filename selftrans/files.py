@@ -257,6 +257,19 @@ def open_own(path: Path, mode: str = "a+") -> IO[str]:
     return open(path, mode, encoding="utf-8", opener=lambda *_: descriptor)
 
 
+def own_temporary_folder(name: str) -> Path:
+    """A folder of this user's alone among the temporary files of this machine, for locks.
+
+    Its name can be guessed: raises UserError if somebody else could have put something there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"selftrans-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise UserError(f"{folder}: no folder of your own that only you can write; remove it")
+    return folder
+
+
 def append_text(path: Path, text: str) -> None:
     """Add ``text`` (UTF-8) to a file of our own, made if it is not there."""
     with _named(path), open_own(path) as file:

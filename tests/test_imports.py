@@ -24,6 +24,7 @@ ORDER = [
         "provenance",
         "progress",
         "parallel",
+        "gpus",
         "failures",
         "scheduler",
     ),
