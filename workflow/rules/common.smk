@@ -17,6 +17,7 @@ from selftrans.config.families import (
 )
 from selftrans.config.reading.project import check_asked, load_project
 from selftrans.errors import UserError, system_error
+from selftrans.gpus import visible
 from selftrans.plan.outside import require_outside
 from selftrans.plan.paths import WILDCARDS, Pattern
 from selftrans.plan.plan import Plan
@@ -49,6 +50,13 @@ except OSError as error:
 RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
 RESOURCES = JobResources(PLAN)
+
+
+# How many GPUs jobs of this machine share, if the call does not say (--resources gpu=N). The number of jobs in a queue
+# is said for a cluster alone.
+here = workflow.is_main_process and workflow.resource_settings.nodes is None
+if here and "gpu" not in workflow.global_resources:
+    workflow.global_resources["gpu"] = len(visible())
 
 
 # The options that give a verb the seeds and rows of this plan.
@@ -316,6 +324,11 @@ def preset_name(wildcards):
 def preset_of(wildcards):
     """The sampling preset of a job."""
     return RUNS[wildcards.run].family.presets[preset_name(wildcards)]
+
+
+def gpus_option(wildcards, resources):
+    """The --gpus of a job, which takes as many of this machine's; one on a cluster was given its own."""
+    return "" if workflow.remote_exec else f" --gpus {resources.gpu}"
 
 
 def minutes(minutes):

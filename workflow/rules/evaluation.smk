@@ -72,13 +72,15 @@ rule make_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
         mem_mb=memory(6000),
         runtime=data_minutes("extractor"),
     params:
+        gpus=gpus_option,
         family=extractor_option,
     shell:
         "python -m selftrans make-reference --family {params.family}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule import_reference:
@@ -97,13 +99,15 @@ rule import_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
         mem_mb=memory(4000),
         runtime=minutes(60),
     params:
+        gpus=gpus_option,
         family=extractor_option,
     shell:
         "python -m selftrans import-reference --family {params.family}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule train_encoder:
@@ -172,12 +176,14 @@ rule evaluate:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
         mem_mb=samples_memory,
         runtime=minutes(60),
     params:
+        gpus=gpus_option,
         reference=reference_to,
         preset=preset_name,
         second=second_option,
     shell:
         "python -m selftrans evaluate {params.reference} --preset {params.preset}{params.second}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -22,15 +22,17 @@ rule train_stage1:
         "../../environment.yml"
     threads: THREADS.train * PLAN.project.ranks
     resources:
+        gpu=PLAN.project.ranks,
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
+        gpus=gpus_option,
         reference=reference_to,
         ranks=PLAN.project.ranks,
         threads=THREADS.train,
     shell:
         "python -m selftrans train {params.reference} --ranks {params.ranks}"
-        " --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 # A row whose weights are published is trained nowhere. As with all published weights, a copy with another date makes
