@@ -1,4 +1,5 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
+# make GPUS=2 CORES=8 ...   on so many GPUs and cores (default: all that there are; GPUS=0 for the CPU alone)
 # make figures              every figure, into results/figures
 # make report               everything, on one page (results/index.html) and as Snakemake's report (results/report.html)
 # make test                 the test suite, but for what takes long
@@ -15,15 +16,18 @@ SNAKEMAKE ?= $(VENV)/bin/snakemake
 RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 # What a call changes: make results/table5.csv CONFIG="seeds=4"
 CONFIG ?=
+GPUS ?=
 # For the shell: a text as one word, and each word of a text. Neither make nor the shell expands what a call sets.
 quoted = '$(subst ','\'',$(1))'
 each_quoted = $(foreach word,$(1),$(call quoted,$(word)))
-SETTINGS := $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
+SETTINGS := $(if $(value GPUS),--resources $(call each_quoted,$(addprefix gpu=,$(value GPUS))))
+SETTINGS += $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
 # The same as options of a verb.
 OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(value CONFIG))))
 SHOWN := $(call each_quoted,$(OPTIONS))
-OPTIONS := $(call each_quoted,$(OPTIONS) $(patsubst %,--cores=%,$(filter-out all,$(value CORES))))
-unexport CONFIG CORES TARGETS
+OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(value CORES))) $(patsubst %,--gpus=%,$(filter-out 0,$(value GPUS)))
+OPTIONS := $(call each_quoted,$(OPTIONS))
+unexport CONFIG CORES GPUS TARGETS
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 

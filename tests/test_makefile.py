@@ -34,13 +34,13 @@ def make(tmp_path):
 
 
 def test_settings_reach_snakemake_and_the_verbs(make):
-    calls = make("results/table5.csv", "CONFIG=seeds=4 claim_seeds=2 folder=mine", "CORES=3")
-    settings = ["--config", "seeds=4", "claim_seeds=2", "folder=mine"]
-    options = ["--seeds=4", "--claim-seeds=2", "--config=mine", "--cores=3"]
+    calls = make("results/table5.csv", "CONFIG=seeds=4 claim_seeds=2 folder=mine", "CORES=3", "GPUS=2")
+    settings = ["--resources", "gpu=2", "--config", "seeds=4", "claim_seeds=2", "folder=mine"]
+    options = ["--seeds=4", "--claim-seeds=2", "--config=mine", "--cores=3", "--gpus=2"]
     assert calls[1:] == [
         ["python", "-m", "selftrans", "plan", "table5", "--brief", *options],
         ["snakemake", "--cores", "3", "--quiet", "rules", "host", *settings, "--", "results/table5.csv"],
-        ["python", "-m", "selftrans", "show", *options[:-1], "results/table5.csv"],
+        ["python", "-m", "selftrans", "show", *options[:-2], "results/table5.csv"],
     ]
 
 
@@ -50,18 +50,27 @@ def test_without_settings_there_are_no_options(make):
     assert snakemake == ["snakemake", "--cores", "all", "--quiet", "rules", "host", "--", "figures"]
 
 
+def test_the_cpu_alone(make):
+    """How long it takes is said for one GPU all the same, at scales that need them."""
+    _, plan, snakemake = make("figures", "GPUS=0")
+    assert plan == ["python", "-m", "selftrans", "plan", "figures", "--brief"]
+    assert snakemake[5:] == ["host", "--resources", "gpu=0", "--", "figures"]
+
+
 @pytest.mark.parametrize("text", RUNS + KEEPS)
 @pytest.mark.parametrize("target", ["results/table5.csv", "figures", "report"])
 def test_whatever_a_call_sets_is_an_argument_and_no_command(make, target, text):
-    calls = make(target, f"CONFIG=only={text}", f"CORES={text}", f"TARGETS={text}")
+    calls = make(target, f"CONFIG=only={text}", f"CORES={text}", f"GPUS={text}", f"TARGETS={text}")
     (_, *plan), (snakemake, *_) = ([found for found in calls if found[0] == name] for name in ("python", "snakemake"))
     words = f"only={text}".split()
     assert snakemake[1:] == [
-        *("--cores", *text.split(), "--quiet", "rules", "host", "--config", *words, "--"),
+        *("--cores", *text.split(), "--quiet", "rules", "host"),
+        *("--resources", *(f"gpu={word}" for word in text.split()), "--config", *words, "--"),
         *(text.split() if target == "report" else [target]),
     ]
     if target != "report":
         options = [f"--{word}" for word in words] + [f"--cores={word}" for word in text.split()]
+        options += [f"--gpus={word}" for word in text.split()]
         assert plan[0][-len(options) :] == options
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
+from selftrans.gpus import visible
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.reporting.text import duration
@@ -24,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
-    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
+    parser.add_argument(
+        "--gpus", type=int, help="to do it on, at scales that need them (default: all, or one if there is none)"
+    )
     add_extent(parser)
 
 
@@ -33,7 +36,8 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.reporting.figures.registry import figures_of, inputs_of
     from selftrans.reporting.remaining import Remaining
 
-    devices = {"core": arguments.cores, "GPU": arguments.gpus}
+    gpus = arguments.gpus if arguments.gpus is not None else len(visible()) or 1
+    devices = {"core": arguments.cores, "GPU": gpus}
     for device, count in devices.items():
         if count < 1:
             raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
