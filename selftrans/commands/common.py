@@ -39,6 +39,47 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", help="models or patterns of runs' names, such as sit-b2,ldit-*: rows to keep")
 
 
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The target, and the seeds and rows of it."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help="a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: all)",
+    )
+    add_extent(parser)
+
+
+def files_of(arguments: argparse.Namespace, plan: Plan) -> dict[str, list[Path]]:
+    """{target: the files that it is made of}, for the one that is asked for, or all.
+
+    Raises UserError if there is no such target.
+    """
+    from selftrans.reporting.figures.registry import figures_of, inputs_of
+
+    files = {name: plan.metrics_of_target(name) for name in plan.targets}
+    files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
+    if arguments.target is None:
+        return files
+    _, is_figure, figure = arguments.target.partition("figures/")
+    if is_figure:
+        files[arguments.target] = inputs_of(plan, figure)
+    if arguments.target not in files:
+        raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
+    return {arguments.target: files[arguments.target]}
+
+
+def add_cores(parser: argparse.ArgumentParser) -> None:
+    """The option --cores."""
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
+
+
+def cores_of(arguments: argparse.Namespace) -> int:
+    """How many cores --cores gives. Raises UserError if there are none."""
+    if arguments.cores < 1:
+        raise UserError(f"--cores: found {arguments.cores}; allowed: 1 or more")
+    return arguments.cores
+
+
 def add_family(parser: argparse.ArgumentParser) -> None:
     """The option --family."""
     parser.add_argument("--family", required=True, help="family of rows whose recipe is used, such as sit256")
