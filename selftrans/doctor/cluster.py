@@ -1,0 +1,178 @@
+"""Whether SLURM answers, what it has, and which lines of profiles/slurm/config.yaml fit it."""
+
+import getpass
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from selftrans.doctor.finding import Finding, ok, output_of, warning, wrong
+
+SINFO = ("sinfo", "--noheader", "--format=%P|%a|%l|%D|%G|%c|%m")
+CONFIG = ("scontrol", "show", "config")
+ACCOUNTING = ("sacct", "--noheader", "--allocations", "--format=jobid")
+ACCOUNTS = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account")
+FIRST_LOOK = 40  # seconds after which the executor asks for a job's state first, where nothing else is said
+LOOKS = 3  # times that, a finished job must be known to `squeue`
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A line of `sinfo`: nodes of a kind in a partition."""
+
+    name: str
+    default: bool
+    up: bool
+    minutes: int | None  # that a job may take; None for any time
+    nodes: int
+    gpus: tuple[tuple[str, int], ...]  # (type or "", how many to a node)
+    cpus: str
+    memory: str  # MB of a node
+
+    def __str__(self) -> str:
+        limit = "no time limit" if self.minutes is None else f"{self.minutes} minutes"
+        gpus = ", ".join(f"{count} × {kind or 'GPU'}" for kind, count in self.gpus) or "no GPU"
+        down = "" if self.up else ", down"
+        return f"{self.name}: {limit}, {self.nodes} nodes of {self.cpus} CPUs, {self.memory} MB, {gpus}{down}"
+
+
+def partitions_of(sinfo: str) -> list[Partition]:
+    """The partitions in the answer to `SINFO`."""
+    found = []
+    for line in sinfo.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) == 7:
+            name, up, limit, nodes, gres, cpus, memory = fields
+            found.append(
+                Partition(
+                    name=name.rstrip("*"),
+                    default=name.endswith("*"),
+                    up=up == "up",
+                    minutes=minutes_of(limit),
+                    nodes=int(nodes),
+                    gpus=gpus_of(gres),
+                    cpus=cpus,
+                    memory=memory,
+                )
+            )
+    return found
+
+
+def minutes_of(limit: str) -> int | None:
+    """SLURM's time limits, [days-]hours:minutes:seconds and shorter; None if there is no limit."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if match is None:
+        return None
+    days, hours, minutes, _ = (int(part or 0) for part in match.groups())
+    return (days * 24 + hours) * 60 + minutes
+
+
+def gpus_of(gres: str) -> tuple[tuple[str, int], ...]:
+    """(type, count) of the GPUs among generic resources such as gpu:a100:4(S:0-1),shard:8."""
+    found = re.finditer(r"(?:^|,)gpu(?::([^:,()\d][^:,()]*))?:(\d+)", gres)
+    return tuple((match[1] or "", int(match[2])) for match in found)
+
+
+def setting(config: str, name: str) -> str | None:
+    """A setting in the answer to `CONFIG`."""
+    match = re.search(rf"^{name}\s*=\s*(.*?)\s*$", config, re.MULTILINE)
+    return None if match is None else match[1]
+
+
+def cluster() -> Iterator[Finding]:
+    """Ask SLURM, if it is here; without it, jobs run on this machine."""
+    answer = output_of(SINFO)
+    if answer is None:
+        yield ok("no SLURM here: jobs run on this machine")
+        return
+    if answer.code != 0:
+        yield warning(
+            f"SLURM's commands are here but no controller answers: {answer.reason}",
+            "on a cluster, ask its administrators; elsewhere nothing needs it, and jobs run on this machine",
+        )
+        return
+    if job := os.environ.get("SLURM_JOB_ID"):
+        yield warning(f"this is inside of SLURM's job {job}", "call snakemake on a login node instead")
+    partitions = partitions_of(answer.output)
+    if not any(partition.up for partition in partitions):
+        yield wrong("SLURM answers, but has no partition that is up", "ask its administrators")
+        return
+    yield from (ok(f"SLURM's partition {partition}") for partition in partitions)
+    config, accounting = output_of(CONFIG), output_of(ACCOUNTING)
+    text = config.output if config is not None else ""
+    accounted = accounting is not None and accounting.code == 0
+    yield states(accounted, "there is no sacct" if accounting is None else accounting.reason, job_age(text))
+    yield selection(setting(text, "SelectType") or "", any(partition.gpus for partition in partitions))
+    accounts = accounts_of(getpass.getuser()) if accounted else []
+    for line in profile_lines(partitions, text, accounted, accounts):
+        yield ok(f"profiles/slurm/config.yaml: {line}")
+
+
+def accounts_of(user: str) -> list[str]:
+    """The accounts that a user may submit jobs under."""
+    answer = output_of([*ACCOUNTS, f"user={user}"])
+    return sorted(set(answer.output.split())) if answer is not None and answer.code == 0 else []
+
+
+def job_age(config: str) -> int:
+    """Seconds for which `squeue` knows a job that has ended."""
+    match = re.match(r"\d+", setting(config, "MinJobAge") or "")
+    return int(match[0]) if match else 0
+
+
+def states(accounted: bool, reason: str, age: int) -> Finding:
+    """How the executor learns that a job has ended: by accounting, or while `squeue` still knows it."""
+    if accounted:
+        return ok("SLURM's accounting answers")
+    if age >= LOOKS * FIRST_LOOK:
+        return ok(f"SLURM has no accounting ({reason}), but squeue knows ended jobs for {age} seconds")
+    return warning(
+        f"SLURM has no accounting ({reason}), and squeue knows ended jobs for {age} seconds only",
+        f"ask for MinJobAge={LOOKS * FIRST_LOOK} or more; until then look for jobs sooner, as the line below says",
+    )
+
+
+def selection(select_type: str, has_gpus: bool) -> Finding:
+    """Whether jobs may ask for GPUs by `--gpus`."""
+    if not has_gpus:
+        return ok("no partition of SLURM's has GPUs: trainings run on its CPUs")
+    if select_type.endswith("cons_tres"):
+        return ok("SLURM gives GPUs by --gpus")
+    return warning(
+        f"SLURM's {select_type or 'SelectType'} knows no --gpus", "ask for them by gres, as the line below says"
+    )
+
+
+def profile_lines(
+    partitions: Sequence[Partition], config: str, accounted: bool, accounts: Sequence[str] = ()
+) -> Iterator[str]:
+    """What to write there, each with the reason; and on the command line."""
+    if accounted:
+        yield "leave slurm-status-command out, since accounting answers"
+    else:
+        yield "slurm-status-command: squeue"
+        if 0 < job_age(config) < LOOKS * FIRST_LOOK:
+            yield f"slurm-init-seconds-before-status-checks: {max(job_age(config) // LOOKS, 1)}"
+    if accounts:
+        others = f"  # or {', '.join(accounts[1:])}" if accounts[1:] else ""
+        yield f"slurm_account: {accounts[0]}{others}"
+    there = sorted((found for found in partitions if found.up), key=preference)
+    with_gpus = [found for found in there if found.gpus]
+    without = [found for found in there if not found.gpus]
+    yield f"slurm_partition: {(without or there)[0].name}  # of rules that take no GPU"
+    if with_gpus:
+        best = with_gpus[0]
+        yield f"slurm_partition: {best.name}  # of rules that take a GPU"
+        kinds = dict.fromkeys(kind for found in with_gpus for kind, _ in found.gpus if kind)
+        if not (setting(config, "SelectType") or "").endswith("cons_tres"):
+            yield f"gres: gpu:{f'{best.gpus[0][0]}:' * bool(best.gpus[0][0])}1  # instead of gpu: 1"
+        elif len(kinds) > 1:
+            yield f"gpu_model: {next(iter(kinds))}  # or {', '.join(list(kinds)[1:])}"
+    limits = [found.minutes for found in with_gpus[:1] or there[:1] if found.minutes is not None]
+    for limit in limits:
+        yield f"on the command line: --config wall_time={limit}"
+
+
+def preference(partition: Partition) -> tuple[bool, float]:
+    """The default partition first, then those that give more time."""
+    return not partition.default, -(partition.minutes or float("inf"))
