@@ -7,6 +7,10 @@ class UserError(Exception):
     """Bad input: the message names the file, the key or the value, and says what to do."""
 
 
+class Interrupted(UserError):  # noqa: N818 - not an error of anybody's
+    """Work that something from outside ended: nothing is to be put right, the same command goes on."""
+
+
 # What to do about what the system refuses.
 ADVICE = {
     errno.ENOSPC: "the disk is full; free some space and give the same command again, which goes on",

@@ -1,4 +1,4 @@
-"""What the Snakefile does besides rules: one Snakemake at a time in a folder, jobs that end with it, profiles.
+"""What the Snakefile does besides rules: one Snakemake at a time in a folder, jobs that end with it, retries, profiles.
 
 No torch here, since the Snakefile imports it.
 """
@@ -9,14 +9,17 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from selftrans.errors import UserError
+from selftrans.failures import failure_of
 from selftrans.files import open_own, take
 
 FOLDER_LOCK = Path(".snakemake/selftrans.lock")
 SNAKEMAKES_LOCKS = Path(".snakemake/locks")  # files of its own, which a killed Snakemake leaves behind
+CLOCKS = 120.0  # seconds by which clocks of machines may differ
 PATIENCE = 2.0  # seconds; `release_stale_locks` holds the folder for a moment
 
 
@@ -70,6 +73,34 @@ def end_jobs_on_sigterm() -> None:
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
+
+
+def retry_what_goes_on(progress_of: Callable[[Any], Path | None]) -> None:
+    """Make Snakemake's retries (``--retries``, or a profile's) count attempts that came to nothing.
+
+    A job whose log says that something is to be put right first is not tried again. One that has gone on since its last
+    failure is, however often that was: a training that is longer than the wall time takes as many jobs as it needs.
+    ``progress_of`` a job is the file or folder that it goes on from, if any, whose date tells.
+    """
+    from snakemake.jobs import GroupJob, Job
+
+    given = Job.restart_times
+    began = time.time() - CLOCKS
+    failures: dict[Any, dict[int, int | None]] = {}  # of each job: {attempt: date of its progress}
+
+    def restart_times(job: Any) -> int:
+        logs = [Path(log) for log in job.log if Path(log).exists() and Path(log).stat().st_mtime > began]
+        if any(failure.final for failure in map(failure_of, logs) if failure):
+            return 0
+        progress = progress_of(job)
+        date = progress.stat().st_mtime_ns if progress and progress.exists() else None
+        dates = failures.setdefault(job, {})
+        dates[job.attempt] = date
+        fruitless = sum(found == date for found in dates.values())
+        return job.attempt - fruitless + given.fget(job)
+
+    Job.restart_times = property(restart_times)
+    GroupJob.restart_times = property(lambda group: min(job.restart_times for job in group.jobs))
 
 
 def _tell_jobs() -> None:

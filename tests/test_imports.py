@@ -23,6 +23,7 @@ ORDER = [
         "provenance",
         "progress",
         "parallel",
+        "failures",
         "scheduler",
     ),
     *("config", "plan"),

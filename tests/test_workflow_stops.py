@@ -128,7 +128,7 @@ def test_of_two_makes_at_once_one_works_and_sigterm_to_its_snakemake_ends_it(tra
     told = time.monotonic()
     ends_in_time(winner, told)
     assert training.is_free()
-    assert training.said(r"plain seed 0: stopped at step \d+; the same command goes on")
+    assert training.said(r"stopped: plain seed 0 by SIGTERM at step \d+; the same command goes on")
     assert (training.work / STATE).exists()
     assert not any((training.folder / ".snakemake/locks").glob("*"))
 

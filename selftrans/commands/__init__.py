@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from selftrans import __version__
-from selftrans.errors import UserError, system_error
+from selftrans.errors import Interrupted, UserError, system_error
+from selftrans.failures import ERROR, STOPPED
 from selftrans.malloc import keep_freed_memory
 
 GRACE = 20  # seconds for tidying up after SIGTERM
@@ -55,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb, and return its exit code.
 
     A user's mistake, and whatever the system refuses (a full disk, a folder that cannot be written), ends with a
-    sentence and 2, without a traceback; Ctrl-C with 130, SIGTERM with 143, a reader of the output who left with 141.
+    sentence and 2, without a traceback; what nobody has to put right before the same command goes on, with a sentence
+    and 75 (a temporary failure); Ctrl-C with 130, SIGTERM with 143, SIGUSR1 with 138, a reader of the output who left
+    with 141.
     """
     parser = argparse.ArgumentParser(prog="selftrans", description=__doc__.splitlines()[0])
     parser.add_argument("--version", action="version", version=f"selftrans {__version__}")
@@ -73,9 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _limit_threads(parsed.threads)
     keep_freed_memory()
     try:
-        with _ended_by_sigterm():
+        with _ended_by_signals():
             parsed.run(parsed)
             sys.stdout.flush()
+    except Interrupted as error:
+        _say(f"{STOPPED}{error}")
+        return os.EX_TEMPFAIL
     except UserError as error:
         return _refuse(str(error))
     except BrokenPipeError:  # such as head's
@@ -86,34 +92,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(system_error(error))
     except MemoryError:
         return _refuse("there is not enough memory; close what else runs here, or work in smaller batches")
+    except _Terminated as error:
+        name = signal.Signals(error.code - 128).name
+        _say(f"{STOPPED}by {name}; the same command begins or goes on where it can")
+        return error.code
     except KeyboardInterrupt:
-        _say("stopped; the same command begins or goes on where it can")
+        _say(f"{STOPPED}by Ctrl-C; the same command begins or goes on where it can")
         return 128 + signal.SIGINT
     return 0
 
 
-@contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as an exception, so that whoever is writing a file removes what is half written.
+class _Terminated(SystemExit):
+    """SIGTERM or SIGUSR1, to work that has no handlers of its own."""
 
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM, and SIGUSR1 (a cluster's warning of its time limit), end the block as an exception.
+
+    So whoever is writing a file removes what is half written.
     Where that takes too long, or something keeps the exception to itself, an alarm ends the process.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # told twice, it still tidies up
         signal.alarm(GRACE)
-        raise SystemExit(128 + number)
+        raise _Terminated(128 + number)
 
-    previous = signal.signal(signal.SIGTERM, end)
+    previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGUSR1)}
     try:
         yield
     finally:
         signal.alarm(0)
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _refuse(sentence: str) -> int:
-    _say(f"error: {sentence}")
+    _say(f"{ERROR}{sentence}")
     return 2
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrans.config.families import Extractor, Family
 from selftrans.config.project import Project
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from selftrans.data.packed import Packed
 
 
-def project_of(arguments: argparse.Namespace) -> Project:
-    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them."""
+def project_of(arguments: argparse.Namespace, **more: Any) -> Project:
+    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them, and ``more``."""
     asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only")}
-    return load_project(Path(arguments.config), **asked)
+    return load_project(Path(arguments.config), **asked, **more)
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def plan_of(arguments: argparse.Namespace, **more: Any) -> Plan:
     """The plan of `project_of`."""
-    return Plan(project_of(arguments))
+    return Plan(project_of(arguments, **more))
 
 
 def add_extent(parser: argparse.ArgumentParser) -> None:
@@ -73,11 +73,12 @@ def add_cores(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
 
 
-def cores_of(arguments: argparse.Namespace) -> int:
-    """How many cores --cores gives. Raises UserError if there are none."""
-    if arguments.cores < 1:
-        raise UserError(f"--cores: found {arguments.cores}; allowed: 1 or more")
-    return arguments.cores
+def at_least_one(arguments: argparse.Namespace, option: str) -> int:
+    """The number that an option gives. Raises UserError unless it is 1 or more."""
+    count = getattr(arguments, option)
+    if count < 1:
+        raise UserError(f"--{option}: found {count}; allowed: 1 or more")
+    return count
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import selftrans
-from selftrans.commands.common import add_cores, add_target, cores_of, files_of, plan_of
+from selftrans.commands.common import add_cores, add_target, at_least_one, files_of, plan_of
 from selftrans.doctor import devices
 from selftrans.doctor.cluster import cluster
 from selftrans.doctor.disk import disk
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
     add_target(parser)
     add_cores(parser)
+    parser.add_argument("--ranks", type=int, help="processes that train one run together (default: config.yaml's)")
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--quick", action="store_true", help="only what takes no time, and only what is not ok")
     extent.add_argument("--full", action="store_true", help="also read files from outside, for their published hashes")
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Look at this machine, and at what a target needs of it."""
     from selftrans.reporting.remaining import Remaining
 
-    cores, plan = cores_of(arguments), plan_of(arguments)
+    cores, plan = at_least_one(arguments, "cores"), plan_of(arguments, ranks=arguments.ranks)
     files = [path for paths in files_of(arguments, plan).values() for path in paths]
     remaining = Remaining(plan, files)
     checks = quick_checks(plan, remaining, arguments.full)
@@ -94,7 +95,4 @@ def training(plan: Plan, remaining: "Remaining", cores: int) -> Iterator[Finding
         found = devices.gpus()
         yield from devices.torch_sees(found)
         yield from devices.shared_memory(len(found))
-    ranks = plan.project.ranks
-    latents = sum(count for folder, count in remaining.bytes().items() if folder.name == "latents")
-    jobs = max(1, cores // (plan.scale.threads.train * ranks))
-    yield from memory(remaining.trained, [gpu.free for gpu in found], ranks, jobs, latents)
+    yield from memory(plan, remaining.trained, [gpu.free for gpu in found], cores)

@@ -4,10 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_cores, add_target, cores_of, files_of, plan_of
+from selftrans.commands.common import add_cores, add_target, at_least_one, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.plan.size import in_words
+from selftrans.reporting.text import duration
 
 if TYPE_CHECKING:
     from selftrans.reporting.remaining import Remaining
@@ -18,18 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     add_cores(parser)
+    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
     from selftrans.reporting.remaining import Remaining
 
-    cores, plan = cores_of(arguments), plan_of(arguments)
+    devices = {"core": at_least_one(arguments, "cores"), "GPU": at_least_one(arguments, "gpus")}
+    plan = plan_of(arguments)
     files = files_of(arguments, plan)
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(plan, remaining, cores))
+    print(_sentence(plan, remaining, devices))
 
 
 def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
@@ -57,14 +60,15 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(plan: Plan, remaining: "Remaining", cores: int) -> str:
+def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
     """What is not there yet, how much it writes, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
     text += f", {in_words(sum(remaining.bytes().values()))}"
-    if plan.scale.pace is None:
+    pace = plan.scale.pace
+    if pace is None:
         return text
-    minutes = max(1, round(remaining.seconds(plan.scale.pace, cores) / 60))
-    about = f"about {minutes} minute{'s' * (minutes > 1)} on {cores} core{'s' * (cores > 1)}"
+    count = devices[pace.device]
+    about = f"about {duration(remaining.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
     return f"{text}; {about} at the pace of {plan.project.scale_file}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from selftrans.commands.common import add_milestone, cpus, images_of, milestone_of, need, plan_of
 from selftrans.errors import UserError
-from selftrans.plan.paths import Pattern
+from selftrans.plan.paths import STATE, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from selftrans.data.packed import Packed
     from selftrans.models.checkpoint import step_to_go_on_from
     from selftrans.training.distributed import join, launch
-    from selftrans.training.trainer import STATE, Trainer, train
+    from selftrans.training.trainer import Trainer, train
 
     plan = plan_of(arguments)
     run, step = milestone_of(arguments, plan)

@@ -24,6 +24,8 @@ class Settings(Record):
         None  # models, or patterns of runs' names: tables keep these rows
     )
     ranks: Size = 1  # processes that train one run together
+    nodes: Size = 1  # machines that they are on
+    wall_time: Size = 1440  # minutes that a job of a cluster may take
 
 
 class Asked(Settings):
@@ -32,6 +34,8 @@ class Asked(Settings):
     folder: str | None = None  # of the configuration, instead of config/
     scale: Annotated[str, Field(max_length=500)] | None = None
     ranks: Size | None = None
+    nodes: Size | None = None
+    wall_time: Size | None = None
 
 
 class Project(Record):
@@ -47,4 +51,6 @@ class Project(Record):
     claim_seeds: Seeds
     only: str | None
     ranks: Size = 1
+    nodes: Size = 1
+    wall_time: Size = 1440
     absent: frozenset[str] = frozenset()  # names of rows and tables of the folder that the scale has not

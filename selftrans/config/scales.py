@@ -1,6 +1,6 @@
 """A scale: how big everything is."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -25,10 +25,14 @@ class Threads(Record):
 
 
 class Pace(Record):
-    """How long work takes a core, measured; for estimates of time only, no result depends on it."""
+    """How fast work goes on a core or a GPU; for estimates of time only, no result depends on it.
 
-    step: Positive  # microseconds of a training step, per block and token
-    image: Positive  # microseconds of a sampler's step for an image, per block and token
+    Rates are in 10^9 multiplications a second; `Run.multiplications` counts them.
+    """
+
+    device: Literal["core", "GPU"] = "core"
+    training: Positive  # backward passes, which are worth two passes, included
+    sampling: Positive
     job: Positive  # seconds until a job is at work
 
 

@@ -8,11 +8,13 @@ import torch
 
 from selftrans.doctor.finding import Finding, ok, warning, wrong
 from selftrans.models.backbones import build_backbone
+from selftrans.plan.plan import Plan
+from selftrans.plan.resources import JobResources
 from selftrans.plan.runs import Run
-from selftrans.plan.size import in_words, state_bytes, teacher_bytes
+from selftrans.plan.size import in_words, teacher_bytes
 from selftrans.training.memory import Need, need_of
 
-LIBRARIES = 3 * 10**9  # bytes of a process with torch and CUDA
+LIBRARIES = 10**9  # bytes of a process with torch, on a CPU
 COMMON = (24, 40, 80, 141)  # GB of GPUs that are to be had
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, or of a job
 
@@ -26,9 +28,10 @@ def free_memory(limit: Path = LIMIT) -> int:
     return free
 
 
-def memory(runs: Iterable[Run], gpus: list[int], ranks: int, jobs: int, latents: int) -> Iterator[Finding]:
-    """What the ``runs`` that will be trained need. ``gpus`` are their free bytes; ``jobs`` run at a time, and their
-    ``latents`` (bytes) are best in memory."""
+def memory(plan: Plan, runs: Iterable[Run], gpus: list[int], cores: int) -> Iterator[Finding]:
+    """What the ``runs`` that will be trained need, on GPUs of which so many bytes are free, or on ``cores``."""
+    ranks = plan.project.ranks
+    jobs = max(1, cores // (plan.scale.threads.train * ranks))
     kinds: dict[tuple[str, str], Run] = {}
     for run in runs:
         known = kinds.setdefault((run.row.family, run.row.model), run)
@@ -44,17 +47,12 @@ def memory(runs: Iterable[Run], gpus: list[int], ranks: int, jobs: int, latents:
         elif run.family.draws == "cuda":
             yield wanted(what, need, batch)
         else:
-            share = host // jobs - LIBRARIES // 3
+            share = host // jobs - LIBRARIES
             yield fits(what, need, share, batch, f"memory ({jobs} at a time)", run.model.checkpoint_activations)
     if gpus and kinds:
-        most = max(state_bytes(run) for run in kinds.values()) + LIBRARIES * ranks
-        at_once = max(1, len(gpus) // ranks)
+        resources, at_once = JobResources(plan), min(jobs, max(1, len(gpus) // ranks))
+        most = max(resources.training_memory(run) for run in kinds.values()) * 10**6
         yield host_memory(most * at_once, host, at_once)
-        if latents > host:
-            yield warning(
-                f"latents of {in_words(latents)} do not fit into {in_words(host)} of memory",
-                "have results on a local SSD, or store them as moments: float16",
-            )
 
 
 def need_of_kind(run: Run, micro_batch: int) -> Need:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 KEY = "[a-z0-9][a-z0-9._-]*-[0-9a-f]{8}"  # a name and eight characters of a hash
 
+STATE = "state.safetensors"  # in a run's working folder
+
 # What stands for a wildcard; the Snakefile takes the same.
 WILDCARDS = {
     "run": "[a-z0-9][a-z0-9_-]*-[0-9a-f]{8}",
@@ -46,6 +48,7 @@ class Pattern:
     ema = "runs/{run}/step-{step}.ema.safetensors"
     online = "runs/{run}/step-{step}.online.safetensors"
     work = "work/{run}"  # not an output: the state that a killed training goes on from, and its log
+    state = f"work/{{run}}/{STATE}"
     teacher = "teachers/{run}.step-{step}.{weights}.layers-{layer}.safetensors"
     samples = "samples/{run}.step-{step}.{preset}.npz"
     batches = "work/samples/{run}.step-{step}.{preset}.{key}"  # not an output: what was drawn of samples so far

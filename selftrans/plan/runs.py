@@ -153,6 +153,12 @@ class Run:
         return (self.backbone["input_size"] // self.model.patch_size) ** 2
 
     @cached_property
+    def multiplications(self) -> int:
+        """Of one block for one image: the linear layers of attention and MLP, and attention itself."""
+        tokens, width = self.tokens, self.model.width
+        return tokens * (12 * width**2 + 2 * tokens * width)
+
+    @cached_property
     def milestones(self) -> dict[int, int]:
         """{step: epoch} of every milestone: the family's grid plus the row's stop."""
         if self.row.published is not None:

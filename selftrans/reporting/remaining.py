@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from selftrans.config.presets import Preset
 from selftrans.config.reading.publications import load_publications
 from selftrans.config.scales import Pace
 from selftrans.plan import size
+from selftrans.plan.cost import Work, sampling, training
 from selftrans.plan.paths import Pattern, wildcards_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, Teacher
@@ -20,18 +20,10 @@ from selftrans.plan.sources import MANIFEST, missing_sources
 
 @dataclass(frozen=True)
 class Job:
-    """What makes one file: the files it waits for, and how much of what how many blocks do to how many tokens."""
+    """What makes one file: the files it waits for, and its work."""
 
     waits_for: tuple[Path, ...]
-    run: Run
-    steps: int = 0  # of training
-    images: int = 0  # sampled
-    blocks: float = 0.0  # that each of them goes through
-
-    def seconds(self, pace: Pace) -> float:
-        """How long it takes a core."""
-        work = self.steps * pace.step + self.images * pace.image
-        return pace.job + self.blocks * self.run.tokens * work / 1e6
+    work: Work
 
 
 class Remaining:
@@ -46,7 +38,7 @@ class Remaining:
             if not path.exists() and (origin := plan.origin(path)):
                 self._made(path, *origin)
                 asked[path] = origin[0]
-        made = asked | {path: job.run for path, job in self.jobs.items()}
+        made = asked | {path: job.work.run for path, job in self.jobs.items()}
         self.sources = missing_sources(plan, made.items())  # what all that rests on and is not there: {file: run}
 
     def _made(self, path: Path, run: Run, step: int) -> None:
@@ -61,29 +53,29 @@ class Remaining:
     @property
     def steps(self) -> int:
         """Training steps of all jobs."""
-        return sum(job.steps for job in self.jobs.values())
+        return sum(job.work.steps for job in self.jobs.values())
 
     @property
     def images(self) -> int:
         """Images that are sampled by all jobs."""
-        return sum(job.images for job in self.jobs.values())
+        return sum(job.work.images for job in self.jobs.values())
 
     @property
     def trained(self) -> set[Run]:
         """The runs that are trained, or trained further."""
-        return {job.run for job in self.jobs.values() if job.steps}
+        return {job.work.run for job in self.jobs.values() if job.work.steps}
 
     def bytes(self) -> dict[Path, int]:
         """{folder: about how much is written there} and stays; images are left out of which nobody knows how many."""
         written: Counter[Path] = Counter()
         for path, job in self.jobs.items():
             found = path.relative_to(self.plan.root)
-            if job.steps:
-                written[path.parent.parent] += size.weights_bytes(job.run)
+            if job.work.steps:
+                written[path.parent.parent] += size.weights_bytes(job.work.run)
             elif wildcards := wildcards_of(Pattern.teacher, found):
-                written[path.parent] += size.teacher_bytes(job.run.backbone, int(wildcards["layer"]))
+                written[path.parent] += size.teacher_bytes(job.work.run.backbone, int(wildcards["layer"]))
             elif wildcards := wildcards_of(Pattern.samples, found):
-                written[path.parent] += size.samples_bytes(job.run, job.run.preset_named(wildcards["preset"]))
+                written[path.parent] += size.samples_bytes(job.work.run, job.work.run.preset_named(wildcards["preset"]))
         for run in self.trained:
             work = self.plan.path(Pattern.work, run=run.id)
             if not work.exists():
@@ -101,52 +93,42 @@ class Remaining:
                 written[folder.parent] += size.weights_bytes(run)
         return dict(written)
 
-    def seconds(self, pace: Pace, cores: int) -> float:
-        """At best: no sooner than ``cores`` do all jobs, nor than the longest chain of jobs that wait for another."""
+    def seconds(self, pace: Pace, devices: int) -> float:
+        """At best: no sooner than ``devices`` do all jobs, nor than the longest chain of jobs that wait for another."""
         done: dict[Path, float] = {}
         for path, job in self.jobs.items():
             start = max((done.get(found, 0.0) for found in job.waits_for), default=0.0)
-            done[path] = start + job.seconds(pace)
-        total = sum(job.seconds(pace) for job in self.jobs.values())
-        return max(total / cores, *done.values(), 0.0)
+            done[path] = start + job.work.seconds(pace)
+        total = sum(job.work.seconds(pace) for job in self.jobs.values())
+        return max(total / devices, *done.values(), 0.0)
 
     def _measured(self, path: Path, run: Run, step: int, preset: str) -> None:
         if path not in self.jobs:
             samples = self._sampled(run, step, preset)
-            self.jobs[path] = Job((samples,), run)
+            self.jobs[path] = Job((samples,), Work(run))
 
     def _sampled(self, run: Run, step: int, preset: str) -> Path:
-        path, how = self.plan.samples_file(run, step, preset), run.family.presets[preset]
+        path = self.plan.samples_file(run, step, preset)
         if not path.exists() and path not in self.jobs:
             weights = self._trained(run, step)
-            self.jobs[path] = Job((weights,), run, images=how.samples, blocks=passes(how) * run.model.depth)
+            self.jobs[path] = Job((weights,), sampling(run, run.family.presets[preset]))
         return path
 
     def _trained(self, run: Run, step: int, kind: str = "ema") -> Path:
         """The weights at a milestone; a job makes those of both kinds and goes on from the milestone before."""
         path = self.plan.weights(run, step)
         if run.row.published is None and not self.plan.weights(run, step, kind).exists() and path not in self.jobs:
-            waits_for, blocks, before = [], float(run.model.depth), run.milestone_before(step)
-            if before is not None:
+            waits_for = []
+            if (before := run.milestone_before(step)) is not None:
                 waits_for.append(self._trained(run, before))
             if run.teacher is not None and run.is_guided(step):
                 waits_for.append(self._frozen(run.teacher))
-                blocks += 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
-            self.jobs[path] = Job(tuple(waits_for), run, steps=step - (before or 0), blocks=blocks)
+            self.jobs[path] = Job(tuple(waits_for), training(run, step))
         return path
 
     def _frozen(self, teacher: Teacher) -> Path:
         path = self.plan.teacher_file(teacher)
         if not path.exists() and path not in self.jobs:
             weights = self._trained(teacher.run, teacher.step, teacher.weights)
-            self.jobs[path] = Job((weights,), teacher.run)
+            self.jobs[path] = Job((weights,), Work(teacher.run))
         return path
-
-
-def passes(preset: Preset) -> float:
-    """How often an image goes through the model; dopri5, which chooses its steps itself, needs about 50 passes."""
-    steps = preset.steps or 50
-    if preset.sampler == "heun_ode":
-        steps = 2 * steps - 1
-    begin, end = preset.cfg_interval
-    return steps * (1 + (end - begin if preset.cfg_scale != 1 else 0))

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
-from selftrans.errors import UserError
+from selftrans.errors import Interrupted, UserError
 
 TIMEOUT = 600.0  # seconds that a process waits for the others
 GRACE = "300"  # seconds that processes have to save their state after a signal
@@ -121,8 +121,8 @@ class Ranks:
 def join(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     """This process's place among those that torchrun started; without torchrun it is alone.
 
-    Raises UserError if a process has no GPU of its own on a machine that has some, or if another one does not come,
-    ends by itself or says nothing for ``timeout`` seconds.
+    Raises UserError if a process has no GPU of its own on a machine that has some, Interrupted if another one does not
+    come, ends by itself or says nothing for ``timeout`` seconds.
     """
     rank, count = (int(os.environ.get(name, default)) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -144,7 +144,7 @@ def join(timeout: float = TIMEOUT) -> Iterator[Ranks]:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         reason = str(error).split("] ", 1)[-1].split(". ")[0]  # without the place in gloo's code, and its advice
-        raise UserError(
+        raise Interrupted(
             f"rank {rank} of {count}: another rank has ended or does not answer ({reason[:200]}); the last state is "
             "kept, and the same command goes on from it"
         ) from error

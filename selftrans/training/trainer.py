@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from selftrans.data.latents import LatentDataset
+from selftrans.failures import STOPPED
 from selftrans.files import append_text, exclusive, write_text
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.models.backbones import build_backbone
 from selftrans.models.checkpoint import load_state, save_state, save_weights, state_identity
 from selftrans.models.ema import Ema
+from selftrans.plan.paths import STATE
 from selftrans.plan.runs import Run
 from selftrans.progress import progress_bar
 from selftrans.provenance import provenance
@@ -36,7 +38,6 @@ from selftrans.training.memory import need_of, out_of_memory_explained, require_
 from selftrans.training.objective import Losses, Objective, allow_tf32
 
 LOG_EVERY = 20  # steps
-STATE = "state.safetensors"  # in a run's working folder
 
 
 class Trainer:
@@ -247,7 +248,12 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                     if ranks.first:
                         _save(trainer, work / STATE, weights_path if at_milestone else None, last=trainer.step == until)
                 if number:
-                    _say(trainer, f"stopped at step {trainer.step}; the same command goes on")
+                    if ranks.first:
+                        name = signal.Signals(number).name
+                        print(
+                            f"{STOPPED}{run.label} by {name} at step {trainer.step}; the same command goes on",
+                            flush=True,
+                        )
                     raise SystemExit(128 + number)
 
 

@@ -67,6 +67,7 @@ def test_the_module_runs_without_installing_anything(tmp_path):
         (["plan", "table9"], "no target is called 'table9'; allowed: main"),
         (["plan", "figures/fig9"], "no figure is called 'fig9'; allowed: none, without figures.yaml"),
         (["plan", "--cores", "0"], "--cores: found 0; allowed: 1 or more"),
+        (["plan", "--gpus", "0"], "--gpus: found 0; allowed: 1 or more"),
         (["plan", "--seeds", "0"], "config/config.yaml: seeds: found 0; allowed: greater than 0"),
         (["plan", "--scale", "huge"], "config/config.yaml: scale: found 'huge'; allowed: tiny, or a path"),
         (["plan", "--config", "nowhere"], "nowhere/config.yaml: no such file"),
@@ -164,7 +165,8 @@ def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configura
     """Two runs of 80 steps through six blocks of 1.25 s: 600 s each; eight images through two times six: 48 s."""
     configuration.tables["main"] |= {"rows": configuration.tables["main"]["rows"][:2], "compare_with": None}
     configuration.paper = "fid,is\n1,2\n3,4\n"
-    configuration.scale["pace"] = {"step": 1.25e6 / 16, "image": 5e5 / 16, "job": 0.1}
+    block = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
+    configuration.scale["pace"] = {"training": 3 * 4 * block / 1.25e9, "sampling": block / 0.5e9, "job": 0.1}
     _, out, _ = call("plan", "main", "--brief", "--cores", cores)
     about = f"about {words}at the pace of config/scales/tiny.yaml"
     assert out == f"not there yet: 2 runs, 160 steps, 16 samples, 7 MB; {about}\n"

@@ -194,10 +194,10 @@ def test_too_little_memory_is_a_sentence(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
-    [(signal.SIGINT, "stopped; the same command begins or goes on where it can\n"), (signal.SIGTERM, "")],
+    ("number", "name"),
+    [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")],
 )
-def test_a_signal_ends_a_verb_without_a_traceback(config, stages, tmp_path, number, said):
+def test_a_signal_ends_a_verb_without_a_traceback(config, stages, tmp_path, number, name):
     folder = tmp_path / "work"
     shutil.copytree(stages / "train", folder)
     work = next(iter((stages / "sample").glob("results/tiny/work/*"))).relative_to(stages / "sample")
@@ -208,7 +208,7 @@ def test_a_signal_ends_a_verb_without_a_traceback(config, stages, tmp_path, numb
         with subprocess.Popen(command(config, "train", "plain@2"), env=surroundings(), **options) as verb:
             assert "is held by process" in verb.stdout.readline()
             verb.send_signal(number)
-            assert verb.communicate()[1] == said
+            assert verb.communicate()[1] == f"stopped: by {name}; the same command begins or goes on where it can\n"
     assert verb.returncode == 128 + number
 
 

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 from selftrans.reporting.latex import comment, escape, from_markdown
 from selftrans.reporting.markdown import as_table
 from selftrans.reporting.markdown import escape as escape_markdown
-from selftrans.reporting.text import one_line
+from selftrans.reporting.text import duration, one_line
 
 BREAKS = ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029", "\x00", "\x7f"]
 MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
@@ -68,3 +68,18 @@ def test_a_cell_of_markdown_is_one_cell_with_the_text(text):
 @given(TEXTS)
 def test_what_markdown_escapes_is_text_in_latex(text):
     assert from_markdown(escape_markdown(text)) == escape(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (1, "1 minute"),
+        (170, "3 minutes"),
+        (7199, "120 minutes"),
+        (7200, "2 hours"),
+        (70 * 3600, "70 hours"),
+        (72 * 3600, "3 days"),
+    ],
+)
+def test_duration(seconds, words):
+    assert duration(seconds) == words

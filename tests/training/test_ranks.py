@@ -133,13 +133,13 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     started.terminate()
     out, error = started.communicate(timeout=60)
     assert (started.returncode, error) == (128 + signal.SIGTERM, ""), out + error
-    assert re.search(r"stopped at step \d+; the same command goes on", out)
+    assert re.search(r"stopped: .* by SIG\w+ at step \d+; the same command goes on", out)
 
     started, (_, second) = launched(project)
     second.kill()
     out, error = started.communicate(timeout=60)
     assert started.returncode == 128 + signal.SIGKILL, out + error
-    assert re.search(r"error: rank . of 2: another rank has ended or does not answer \(.*\); the last state", error)
+    assert re.search(r"stopped: rank . of 2: another rank has ended or does not answer \(.*\); the last state", error)
 
     before = steps_in(project)
     first, second = two(project, *SAVING)
@@ -149,7 +149,7 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     second.kill()
     second.communicate()
     assert first.returncode == 2
-    assert "error: rank 0 of 2: another rank has ended or does not answer (Timed out waiting 5000ms" in error
+    assert "stopped: rank 0 of 2: another rank has ended or does not answer (Timed out waiting 5000ms" in error
 
     assert 0 < steps_in(project) < 40
     ends = [process.communicate(timeout=120) for process in two(project, "vanilla@40")]

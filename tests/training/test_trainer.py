@@ -17,8 +17,9 @@ from selftrans.data.latents import LatentDataset
 from selftrans.errors import UserError
 from selftrans.models.checkpoint import load_backbone, load_state, step_to_go_on_from
 from selftrans.models.teacher import FrozenTeacher
+from selftrans.plan.paths import STATE
 from selftrans.training.distributed import Ranks
-from selftrans.training.trainer import STATE, Trainer, train
+from selftrans.training.trainer import Trainer, train
 
 ALONE = Ranks(torch.device("cpu"))
 

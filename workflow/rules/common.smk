@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -19,9 +20,15 @@ from selftrans.errors import UserError, system_error
 from selftrans.plan.outside import require_outside
 from selftrans.plan.paths import WILDCARDS, Pattern
 from selftrans.plan.plan import Plan
+from selftrans.plan.resources import JobResources
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 from selftrans.reporting.results import date_sources, source_of
-from selftrans.scheduler import check_profile, end_jobs_on_sigterm, hold_folder
+from selftrans.scheduler import (
+    check_profile,
+    end_jobs_on_sigterm,
+    hold_folder,
+    retry_what_goes_on,
+)
 
 try:
     if workflow.is_main_process:
@@ -40,6 +47,7 @@ except OSError as error:
 
 RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
+RESOURCES = JobResources(PLAN)
 
 
 # The options that give a verb the seeds and rows of this plan.
@@ -76,6 +84,12 @@ onstart:
     except UserError as error:
         raise WorkflowError(str(error))
     end_jobs_on_sigterm()
+    retry_what_goes_on(progress_of)
+
+
+# On a cluster a job is a Snakemake of its own. The warning that its time is up is for what it runs.
+if not workflow.is_main_process:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
@@ -257,6 +271,15 @@ def second_option(wildcards):
     return " --second" if wildcards.extractor == second else ""
 
 
+def progress_of(job):
+    """What a job that failed goes on from, if it does."""
+    if job.name in ("train_stage1", "train_stage2"):
+        return PLAN.path(Pattern.state, run=job.wildcards.run)
+    if job.name in ("pack_images", "extract_latents"):
+        return Path(job.output[0]).parent
+    return None
+
+
 def stats_of(wildcards):
     """The statistics of a run's latents; of published weights, the VAE brings them."""
     run = RUNS[wildcards.run]
@@ -291,6 +314,47 @@ def preset_name(wildcards):
 def preset_of(wildcards):
     """The sampling preset of a job."""
     return RUNS[wildcards.run].family.presets[preset_name(wildcards)]
+
+
+def minutes(minutes):
+    """The wall time of jobs that take about so many minutes at any scale."""
+    return lambda wildcards, attempt: RESOURCES.other_minutes(minutes, attempt)
+
+
+def memory(megabytes):
+    """The memory of jobs that take about so many MB at any scale."""
+    return lambda wildcards, attempt: RESOURCES.memory(megabytes, attempt)
+
+
+def data_minutes(kind):
+    """The wall time of a job that reads all images of the data that its wildcard ``kind`` is a key of."""
+
+    def found(wildcards):
+        family = family_with(kind, getattr(wildcards, kind))
+        return RESOURCES.data_minutes(PLAN.scale.families[family].data)
+
+    return found
+
+
+def training_minutes(wildcards):
+    """The wall time of a training."""
+    return RESOURCES.training_minutes(RUNS[wildcards.run], int(wildcards.step))
+
+
+def training_memory(wildcards):
+    """The memory of a training."""
+    return RESOURCES.training_memory(RUNS[wildcards.run])
+
+
+def sampling_minutes(wildcards, attempt):
+    """The wall time of a job that draws samples, or one of several parts of them."""
+    shards, preset = int(getattr(wildcards, "shards", 1)), preset_of(wildcards)
+    return RESOURCES.sampling_minutes(RUNS[wildcards.run], preset, shards, attempt)
+
+
+def samples_memory(wildcards, attempt):
+    """The memory of a job that has all samples of a preset at once."""
+    return RESOURCES.images_memory(RUNS[wildcards.run], preset_of(wildcards), attempt)
 
 
 def shards_of(wildcards):

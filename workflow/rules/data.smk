@@ -16,8 +16,8 @@ rule pack_images:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory(6000),
+        runtime=data_minutes("data"),
     params:
         family=family_option("data"),
     shell:
@@ -36,8 +36,8 @@ rule pack_images_part:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory(6000),
+        runtime=data_minutes("data"),
     params:
         family=family_option("data"),
     shell:
@@ -62,8 +62,8 @@ rule train_tokenizer:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory(3000),
+        runtime=minutes(60),
     params:
         family=family_option("tokenizer"),
     shell:
@@ -88,8 +88,8 @@ rule import_tokenizer:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         family=family_option("tokenizer"),
     shell:
@@ -113,8 +113,8 @@ rule extract_latents:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory(6000),
+        runtime=data_minutes("latents"),
     params:
         family=family_option("latents"),
     shell:
@@ -136,8 +136,8 @@ rule extract_latents_part:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=memory(6000),
+        runtime=data_minutes("latents"),
     params:
         family=family_option("latents"),
     shell:

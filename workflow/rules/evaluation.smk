@@ -19,8 +19,8 @@ rule train_extractor:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(3000),
+        runtime=minutes(30),
     params:
         family=extractor_option,
     shell:
@@ -47,8 +47,8 @@ rule import_extractor:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=6000,
-        runtime=30,
+        mem_mb=memory(6000),
+        runtime=minutes(30),
     params:
         family=extractor_option,
     shell:
@@ -72,8 +72,8 @@ rule make_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(6000),
+        runtime=data_minutes("extractor"),
     params:
         family=extractor_option,
     shell:
@@ -97,8 +97,8 @@ rule import_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000),
+        runtime=minutes(60),
     params:
         family=extractor_option,
     shell:
@@ -122,8 +122,8 @@ rule train_encoder:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(3000),
+        runtime=minutes(30),
     params:
         family=family_option("encoder"),
     shell:
@@ -148,8 +148,8 @@ rule import_encoder:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=12000,
-        runtime=30,
+        mem_mb=memory(12000),
+        runtime=minutes(30),
     params:
         family=family_option("encoder"),
     shell:
@@ -172,8 +172,8 @@ rule evaluate:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=samples_memory,
+        runtime=minutes(60),
     params:
         reference=reference_to,
         preset=preset_name,

@@ -28,8 +28,8 @@ rule figure:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=memory(4000),
+        runtime=minutes(10),
     params:
         extent=EXTENT,
         entry=lambda wildcards: FIGURES[wildcards.figure].model_dump(mode="json"),  # for its caption

@@ -21,8 +21,8 @@ rule probe_features:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=minutes(30),
     params:
         reference=reference_to,
     shell:

@@ -19,8 +19,8 @@ rule sample:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=samples_memory,
+        runtime=sampling_minutes,
     params:
         reference=reference_to,
         preset=preset_name,
@@ -44,8 +44,8 @@ rule sample_shard:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=memory(3000),
+        runtime=sampling_minutes,
     params:
         reference=reference_to,
         preset=preset_name,
@@ -69,8 +69,8 @@ rule export:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(3000),
+        runtime=minutes(30),
     params:
         reference=reference_to,
     shell:

@@ -22,8 +22,8 @@ rule train_stage1:
         "../../environment.yml"
     threads: THREADS.train * PLAN.project.ranks
     resources:
-        mem_mb=2000,
-        runtime=240,
+        mem_mb=training_memory,
+        runtime=training_minutes,
     params:
         reference=reference_to,
         ranks=PLAN.project.ranks,
@@ -50,8 +50,8 @@ rule import_published:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=12000,
-        runtime=30,
+        mem_mb=memory(12000),
+        runtime=minutes(30),
     params:
         reference=reference_to,
     shell:
@@ -72,8 +72,8 @@ rule freeze_teacher:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=memory(3000),
+        runtime=minutes(10),
     params:
         reference=reference_to,
     shell:

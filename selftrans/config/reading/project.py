@@ -29,6 +29,8 @@ def load_project(folder: Path, **asked: Any) -> Project:
     stated = read_yaml(settings_file)
     check(settings_file, Settings, stated)  # also what is asked for otherwise
     settings = check(settings_file, Settings, stated | asked)
+    if settings.ranks % settings.nodes:
+        refuse(settings_file, "nodes", settings.nodes, f"divisors of ranks ({settings.ranks})")
     scale_file, scale = load_scale(settings_file, settings.scale)
     rows, absent = load_rows(folder / "runs.yaml", scale, scale_file)
     tables, names = load_tables(folder / "tables.yaml", rows, absent, scale)
@@ -49,6 +51,8 @@ def load_project(folder: Path, **asked: Any) -> Project:
         claim_seeds=settings.claim_seeds or scale.claim_seeds,
         only=settings.only,
         ranks=settings.ranks,
+        nodes=settings.nodes,
+        wall_time=settings.wall_time,
         absent=absent,
     )
 
