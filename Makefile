@@ -13,6 +13,8 @@ SNAKEMAKE ?= $(VENV)/bin/snakemake
 RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 # What a call changes: make results/table5.csv CONFIG="seeds=4"
 CONFIG ?=
+# What `make report` is about.
+TARGETS ?= results/index.html
 # For the shell: a text as one word, and each word of a text. Neither make nor the shell expands what a call sets.
 quoted = '$(subst ','\'',$(1))'
 each_quoted = $(foreach word,$(1),$(call quoted,$(word)))
@@ -60,7 +62,6 @@ figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- figures
 
 # Snakemake's report is about targets that are there: make report TARGETS=results/table5.csv
-TARGETS ?= results/index.html
 report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
 	@$(if $(filter results/index.html,$(value TARGETS)),$(RUN) -m selftrans doctor --quick $(OPTIONS))

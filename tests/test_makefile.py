@@ -95,3 +95,9 @@ def test_a_target_is_an_argument_and_no_command(make, text):
     assert plan[3:] == ["plan", text, "--brief"]
     assert snakemake[-2:] == ["--", target]
     assert show[3:] == ["show", target]
+
+
+def test_a_report_is_about_the_page_if_nothing_else_is_said(make):
+    _, doctor, plan, *snakemake = make("report")
+    assert (doctor[3:], plan[3:]) == (["doctor", "--quick"], ["plan", "--brief"])
+    assert [call[-2:] for call in snakemake] == [["--", "results/index.html"]] * 2
