@@ -1,8 +1,10 @@
 """Whether SLURM answers, what it has, and which lines of profiles/slurm/config.yaml fit it."""
 
 import getpass
+import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +33,7 @@ class Partition:
 
     def __str__(self) -> str:
         limit = "no time limit" if self.minutes is None else f"{self.minutes} minutes"
-        gpus = ", ".join(f"{count} × {kind or 'GPU'}" for kind, count in self.gpus) or "no GPU"
+        gpus = " and ".join(f"{count} × {kind or 'GPU'} each" for kind, count in self.gpus) or "no GPU"
         down = "" if self.up else ", down"
         return f"{self.name}: {limit}, {self.nodes} nodes of {self.cpus} CPUs, {self.memory} MB, {gpus}{down}"
 
@@ -156,14 +158,15 @@ def profile_lines(
     if accounts:
         others = f"  # or {', '.join(accounts[1:])}" if accounts[1:] else ""
         yield f"slurm_account: {accounts[0]}{others}"
-    there = sorted((found for found in partitions if found.up), key=preference)
+    there = by_preference([found for found in partitions if found.up])
     with_gpus = [found for found in there if found.gpus]
     without = [found for found in there if not found.gpus]
-    yield f"slurm_partition: {(without or there)[0].name}  # of rules that take no GPU"
+    names = dict.fromkeys(found[0].name for found in (without or there, with_gpus) if found)
+    for name, what in zip(names, ("of rules that take no GPU", "of those that take one"), strict=False):
+        yield f"slurm_partition: {name}" + (f"  # {what}" if len(names) > 1 else "")
     if with_gpus:
         best = with_gpus[0]
-        yield f"slurm_partition: {best.name}  # of rules that take a GPU"
-        kinds = dict.fromkeys(kind for found in with_gpus for kind, _ in found.gpus if kind)
+        kinds = dict.fromkeys(kind for found in with_gpus if found.name == best.name for kind, _ in found.gpus if kind)
         if not (setting(config, "SelectType") or "").endswith("cons_tres"):
             yield f"gres: gpu:{f'{best.gpus[0][0]}:' * bool(best.gpus[0][0])}1  # instead of gpu: 1"
         elif len(kinds) > 1:
@@ -173,6 +176,9 @@ def profile_lines(
         yield f"on the command line: --config wall_time={limit}"
 
 
-def preference(partition: Partition) -> tuple[bool, float]:
-    """The default partition first, then those that give more time."""
-    return not partition.default, -(partition.minutes or float("inf"))
+def by_preference(partitions: Sequence[Partition]) -> list[Partition]:
+    """The default partition first, then those that have more GPUs, where queues are shorter, or give more time."""
+    gpus: Counter[str] = Counter()
+    for found in partitions:
+        gpus[found.name] += found.nodes * sum(count for _, count in found.gpus)
+    return sorted(partitions, key=lambda found: (not found.default, -gpus[found.name], -(found.minutes or math.inf)))
