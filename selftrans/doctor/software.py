@@ -3,8 +3,8 @@
 import json
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
-from importlib.metadata import Distribution, PackageNotFoundError, distributions
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -75,14 +75,18 @@ def pins(lock: str, installed: Mapping[str, str]) -> Iterator[Finding]:
         yield ok(f"{count} libraries at the versions of requirements.lock")
 
 
-def installation(repository: Path) -> Iterator[Finding]:
-    """Whether `selftrans` is this repository, also where it is called from elsewhere."""
+def installation(repository: Path, path: Sequence[str] | None = None) -> Iterator[Finding]:
+    """Whether `selftrans` is this repository, also where it is called from elsewhere.
+
+    ``path`` is searched instead of Python's own. What building left in the repository is no installation.
+    """
     how = f"pip install --no-deps -e {repository}"
-    try:
-        said = Distribution.from_name("selftrans").read_text("direct_url.json")
-    except PackageNotFoundError:
+    places = [place for place in (sys.path if path is None else path) if Path(place).resolve() != repository.resolve()]
+    found = next(iter(distributions(name="selftrans", path=places)), None)
+    if found is None:
         yield warning("selftrans is not installed: `python -m selftrans` works in this folder alone", how)
         return
+    said = found.read_text("direct_url.json")
     about = json.loads(said) if said else {}
     if not about.get("dir_info", {}).get("editable"):
         yield warning("selftrans is installed as a copy, which an edit here does not change", how)

@@ -63,8 +63,35 @@ def test_other_versions_than_pinned_are_named():
     assert found.what.endswith("library4 2.0 (1.0) and 3 more")
 
 
-def test_the_installation_is_of_a_repository(tmp_path):
-    """Wherever that of this environment is, it is not in an empty folder."""
-    (found,) = installation(tmp_path)
-    assert found.level == "warning"
-    assert str(tmp_path) in found.advice
+def installed(folder: Path, direct_url: str | None) -> str:
+    """A folder with what an installer writes down of selftrans; returns its path as in sys.path."""
+    about = folder / "selftrans-0.1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: selftrans\nVersion: 0.1.0\n")
+    if direct_url is not None:
+        (about / "direct_url.json").write_text(direct_url)
+    return str(folder)
+
+
+def test_the_installation_is_of_this_repository_or_of_another(tmp_path):
+    editable = '{{"url": "file://{}", "dir_info": {{"editable": true}}}}'
+    here = tmp_path / "a repository"
+    here.mkdir()
+    site = installed(tmp_path / "right", editable.format(str(here).replace(" ", "%20")))
+    assert said(installation(here, [site])) == [("ok", f"selftrans is {here}")]
+    (found,) = installation(here, [installed(tmp_path / "other", editable.format(tmp_path))])
+    assert (found.level, str(tmp_path) in found.what, str(here) in found.advice) == ("warning", True, True)
+    for name, text in (("copy", None), ("wheel", '{"url": "file:///somewhere", "archive_info": {}}')):
+        (found,) = installation(here, [installed(tmp_path / name, text)])
+        assert (found.level, "as a copy" in found.what) == ("warning", True)
+    (found,) = installation(here, [str(tmp_path)])
+    assert "is not installed" in found.what
+
+
+def test_what_building_left_in_the_repository_is_no_installation(tmp_path):
+    """It stands before the installation where Python is called in the repository."""
+    here = tmp_path / "repository"
+    (here / "selftrans.egg-info").mkdir(parents=True)
+    (here / "selftrans.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: selftrans\nVersion: 0.1.0\n")
+    site = installed(tmp_path / "site", f'{{"url": "file://{here}", "dir_info": {{"editable": true}}}}')
+    assert [level for level, _ in said(installation(here, [str(here), site]))] == ["ok"]
