@@ -1,7 +1,8 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
 # make figures              every figure, into results/figures
 # make report               everything, on one page (results/index.html) and as Snakemake's report (results/report.html)
-# make test                 the whole test suite
+# make test                 the test suite
+# make test-slurm           those of its tests that need SLURM, on a cluster emulated on this machine
 # In an environment of your own: make SNAKEMAKE=snakemake results/table5.csv
 
 PYTHON ?= python3
@@ -27,7 +28,7 @@ unexport CONFIG CORES TARGETS
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup figures report test lint format readme lock FORCE
+.PHONY: help setup figures report test test-slurm lint format readme lock FORCE
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -72,6 +73,9 @@ report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
+
+test-slurm: $(READY)
+	$(VENV)/bin/python -m pytest -m slurm tests/slurm
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

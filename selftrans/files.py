@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their final name, synced, renamed; and locks of folders."""
+"""Files that are whole or not there: written beside their final name, synced, renamed; and locks of one machine."""
 
 import errno
 import fcntl
@@ -9,13 +9,14 @@ import shutil
 import socket
 import stat
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from selftrans.errors import UserError
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # of a file system that has none
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     require_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path)
     with _named(path):
         descriptor, name = tempfile.mkstemp(".part", f"{_temporary(path)}{os.getpid()}.", path.parent)
         os.close(descriptor)
@@ -62,7 +63,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise UserError(f"{path}: {kind_of(path.lstat().st_mode)}, where a folder is wanted; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(path)
+    remove_leftovers(path)
     with _named(path):
         part = _temporary_folder(path)
     try:
@@ -150,12 +151,13 @@ def _temporary(path: Path) -> str:
     return f".{path.name}.{socket.gethostname()}."
 
 
-def _remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of ``path`` that writers left who were killed on this host."""
     prefix = _temporary(path)
     for found in path.parent.iterdir():
         pid = found.name.removeprefix(prefix).partition(".")[0]
         ours = found.name.startswith(prefix) and found.name.endswith(".part") and pid.isdecimal()
-        if ours and not _alive(int(pid)):
+        if ours and not is_alive(int(pid)):
             shutil.rmtree(found) if stat.S_ISDIR(found.lstat().st_mode) else found.unlink(missing_ok=True)
 
 
@@ -165,7 +167,8 @@ def _umask() -> int:
     return umask
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine is there, whoever it belongs to."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -179,6 +182,48 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` (UTF-8) atomically."""
     with atomic_path(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def create_text(path: Path, text: str) -> bool:
+    """Write ``text`` (UTF-8) under a name that nobody has; returns whether it was free.
+
+    The file appears with all that is in it, and for one alone of those who ask at once, on whatever machines: a hard
+    link to a file of our own, which network file systems make as the server says, and once. Its count of links tells
+    whether it was made, since the answer may be lost and the question asked again. A file system that has no hard links
+    makes a new file for one alone too, but is seen to write it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    with _named(path):
+        descriptor, name = tempfile.mkstemp(".part", f"{_temporary(path)}{os.getpid()}.", path.parent)
+    part = Path(name)
+    try:
+        with _named(path, part):
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+            part.chmod(0o666 & ~_umask())
+            try:
+                os.link(part, path)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return _create_in_place(path, text)
+            with part.open("rb") as file:  # anew, so that no count is remembered
+                return os.fstat(file.fileno()).st_nlink == 2
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _create_in_place(path: Path, text: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -223,24 +268,6 @@ def append_text(path: Path, text: str) -> None:
     """Add ``text`` (UTF-8) to a file of our own, made if it is not there."""
     with _named(path), open_own(path) as file:
         file.write(text)
-
-
-@contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold ``folder`` for this process alone; wait, with a sentence, while another process has it.
-
-    The lock is the kernel's, so it is gone with its owner however that one ends.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with open_own(folder / "lock") as file:
-        told = None
-        while holder := take(file):
-            if told is None:
-                print(f"{what} is held by {holder}; waiting", flush=True)
-            told = holder
-            time.sleep(1)
-        yield
 
 
 def take(file: IO[str]) -> str | None:

@@ -4,9 +4,11 @@ No torch here, since the Snakefile imports it.
 """
 
 import argparse
+import atexit
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -15,30 +17,30 @@ from typing import Any
 
 from selftrans.errors import UserError
 from selftrans.failures import failure_of
-from selftrans.files import open_own, take
+from selftrans.leases import PATIENCE, Held, Lease, take
 
-FOLDER_LOCK = Path(".snakemake/selftrans.lock")
-SNAKEMAKES_LOCKS = Path(".snakemake/locks")  # files of its own, which a killed Snakemake leaves behind
+FOLDER = Path(".snakemake")  # Snakemake's own, in the folder that it works in
+SNAKEMAKES_LOCKS = FOLDER / "locks"  # files of its own, which a killed Snakemake leaves behind
 CLOCKS = 120.0  # seconds by which clocks of machines may differ
-PATIENCE = 2.0  # seconds; `release_stale_locks` holds the folder for a moment
+WAIT = 2.0  # seconds; `release_stale_locks` holds the folder for a moment
 
 
-def hold_folder() -> None:
+def hold_folder(patience: float = PATIENCE) -> None:
     """Take this folder until this process ends. Raises UserError if another Snakemake runs jobs here.
 
-    The lock is the kernel's: it is gone with its owner however that one ends, and jobs do not inherit it.
+    That may be one on another machine; if it was killed, it is waited for ``patience`` seconds.
     """
-    with open_own(FOLDER_LOCK) as file:
-        deadline = time.monotonic() + PATIENCE
-        while holder := take(file):
-            if time.monotonic() > deadline:
-                raise UserError(_at_work(holder))
-            time.sleep(0.05)
-        os.dup(file.fileno())  # never closed, so that the lock stays
+    atexit.register(_take(WAIT, patience).release)
 
 
-def _at_work(holder: str) -> str:
-    return f"{Path.cwd()}: {holder} is a snakemake at work here: wait for it to end, or stop it"
+def _take(wait: float, patience: float = PATIENCE) -> Lease:
+    """The lease of this folder, for which a Snakemake that lives is waited for ``wait`` seconds."""
+    try:
+        return take(FOLDER, str(Path.cwd()), wait, patience=patience)
+    except Held as refused:
+        raise UserError(
+            f"{Path.cwd()}: {refused.holder} is a snakemake at work here: wait for it to end, or stop it"
+        ) from None
 
 
 def release_stale_locks() -> bool:
@@ -48,17 +50,19 @@ def release_stale_locks() -> bool:
     """
     if not any(SNAKEMAKES_LOCKS.glob("*")):
         return False
-    with open_own(FOLDER_LOCK) as file:
-        if holder := take(file):
-            raise UserError(_at_work(holder))
+    lease = _take(0.0)
+    try:
         for lock in SNAKEMAKES_LOCKS.glob("*"):
             lock.unlink(missing_ok=True)
+    finally:
+        lease.release()
     return True
 
 
-def end_jobs_on_sigterm() -> None:
+def end_jobs_on_sigterm(here: bool = True) -> None:
     """Pass SIGTERM on to the jobs: they save and end, and Snakemake ends with them.
 
+    Jobs that do not run ``here`` but on a cluster are cancelled, as by Ctrl-C.
     Snakemake's own handler, which must be in place, starts no more jobs and waits for those that run, hours maybe.
     It also takes a lock that the interrupted code may hold; so the handler here only wakes a thread, which calls it.
     """
@@ -69,7 +73,10 @@ def end_jobs_on_sigterm() -> None:
         os.read(reader, 1)
         if callable(stop_starting):
             stop_starting(signal.SIGTERM, None)
-        _tell_jobs()
+        if here:
+            _tell_jobs()
+        else:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
@@ -114,6 +121,22 @@ def _tell_jobs() -> None:
                 job.terminate()
             told.add(job)
         time.sleep(0.2)
+
+
+def require_accounting(executor: Any) -> None:
+    """Raise UserError if Snakemake's settings ``executor`` ask SLURM's accounting, which does not answer.
+
+    The executor would wait for its jobs for ever.
+    """
+    if getattr(executor, "status_command", None) != "sacct":
+        return
+    asked = subprocess.run(["sacct", "-n", "-X", "-j", "1"], capture_output=True, text=True)
+    if asked.returncode:
+        reason = asked.stderr.strip() or f"it ended with {asked.returncode}"
+        raise UserError(
+            f"profile: jobs are looked after by sacct, which says: {reason}; where there is no accounting, set "
+            "`slurm-status-command: squeue` in the profile, or --slurm-status-command squeue"
+        )
 
 
 def check_profile(arguments: Sequence[str], root: Path) -> None:

@@ -14,7 +14,7 @@ from toy import smoke_plan
 
 from selftrans.config.project import Project
 from selftrans.config.reading.project import load_project
-from selftrans.files import exclusive
+from selftrans.leases import held
 from selftrans.plan.plan import Plan
 from workflow import OTHER_METHODS, TARGETS, snakemake
 
@@ -121,7 +121,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
     """A copy, of this process alone, of a folder that the first of all test processes to ask for it makes."""
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
-    with exclusive(shared, name):
+    with held(shared, name):
         if not (shared / "made").exists():
             shutil.rmtree(shared / "part", ignore_errors=True)
             (shared / "part").mkdir()

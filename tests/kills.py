@@ -401,7 +401,7 @@ def wrong_at_the_end(stage: Stage, folder: Path) -> str | None:
     for name in sorted(found.keys() ^ stage.made.keys()):
         return f"{name}: {'left over' if name in found else 'missing'} at the end"
     for name, digest in found.items():
-        if digest != stage.made[name] and not name.endswith(("/lock", "/log.jsonl")):
+        if digest != stage.made[name] and not name.endswith("/log.jsonl"):
             return f"{name}: another than if nothing was killed"
         if name.startswith(WORKING) and (unreadable := why_unreadable(folder / name)) is not None:
             return f"{name}: {unreadable}"
@@ -418,7 +418,7 @@ def why_unreadable(path: Path) -> str | None:
                 read_lines(path, path.parent.name)
             case name if name.startswith("batch-"):
                 load_arrays(path, "batch")
-            case name if name != "lock" and not name.endswith(".part"):
+            case name if not name.startswith("lease-") and not name.endswith(".part"):
                 return "nothing that is known"
     except UserError as error:
         return str(error)

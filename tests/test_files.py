@@ -1,10 +1,10 @@
 """Files are whole or not there, whatever happens to their writer."""
 
+import errno
 import json
 import os
 import resource
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from selftrans.errors import UserError
-from selftrans.files import append_text, atomic_folder, atomic_path, exclusive, file_sha256, write_json, write_text
+from selftrans.files import append_text, atomic_folder, atomic_path, create_text, file_sha256, write_json, write_text
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 def start(code: str, *arguments: object) -> subprocess.Popen:
     """A real second process that runs ``code`` (without torch, so it starts at once)."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def dead_pid() -> int:
@@ -229,35 +229,35 @@ def test_temporary_folders_of_the_dead_are_removed(tmp_path):
         assert not dead.exists()
 
 
-# ---------------------------------------------------------------------------------------- exclusive
+# ------------------------------------------------------------------------------------------- made by one
 
-HOLD = """
-import sys, time
+CREATE = """
+import sys
 from pathlib import Path
-from selftrans.files import exclusive
+from selftrans.files import create_text
 
-with exclusive(Path(sys.argv[1]), "sit-b2"):
-    print("mine", flush=True)
-    time.sleep(60 if sys.argv[2] == "hold" else 0)
+sys.stdin.readline()
+print([create_text(Path(sys.argv[1]) / str(number), sys.argv[2]) for number in range(50)])
 """
 
 
-def test_a_second_process_waits_until_the_first_is_killed(tmp_path):
-    """The sentence names the holder; SIGKILL, after which nothing can tidy up, releases the folder."""
-    with start(HOLD, tmp_path, "hold") as first:
-        assert first.stdout.readline() == "mine\n"
-        with start(HOLD, tmp_path, "go") as second:
-            expected = f"sit-b2 is held by process {first.pid} on {socket.gethostname()}; waiting\n"
-            assert second.stdout.readline() == expected
-            assert second.poll() is None
-            first.send_signal(signal.SIGKILL)
-            assert second.stdout.readline() == "mine\n"
-            assert second.wait() == 0
+def test_of_those_who_create_a_file_at_once_one_does(tmp_path):
+    processes = [start(CREATE, tmp_path, str(number) * 1000) for number in range(4)]
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    made = [json.loads(process.communicate()[0].lower()) for process in processes]
+    assert [sum(one) for one in zip(*made, strict=True)] == [1] * 50
+    for number, by in enumerate(zip(*made, strict=True)):
+        assert (tmp_path / str(number)).read_text() == str(by.index(True)) * 1000
+    assert len(list(tmp_path.iterdir())) == 50
 
 
-def test_a_folder_is_free_again_after_its_owner_ends_or_fails(tmp_path, capsys):
-    with pytest.raises(ZeroDivisionError), exclusive(tmp_path / "new", "run"):
-        raise ZeroDivisionError
-    with exclusive(tmp_path / "new", "run"):
-        assert f"process {os.getpid()}" in (tmp_path / "new" / "lock").read_text()
-    assert capsys.readouterr().out == ""
+def test_a_file_system_without_links_does_too(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert [create_text(tmp_path / "file", text) for text in ("mine", "yours")] == [True, False]
+    assert (tmp_path / "file").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1

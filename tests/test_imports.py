@@ -18,6 +18,7 @@ ORDER = [
         "malloc",
         "seeding",
         "files",
+        "leases",
         "artifacts",
         "formats",
         "provenance",

@@ -14,7 +14,7 @@ from conftest import Configuration
 
 from selftrans.commands import main
 from selftrans.config.reading.project import load_project
-from selftrans.files import open_own, take
+from selftrans.leases import holders
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from selftrans.training.trainer import STATE
@@ -65,8 +65,7 @@ class Training:
 
     def is_free(self) -> bool:
         """Whether no process trains the run."""
-        with open_own(self.work / "lock") as file:
-            return take(file) is None
+        return not holders(self.work)
 
 
 @pytest.fixture
@@ -116,15 +115,15 @@ def test_of_two_makes_at_once_one_works_and_sigterm_to_its_snakemake_ends_it(tra
     assert re.search(r"is a snakemake at work here|Directory cannot be locked", output)
     until(training.steps, winner)
 
-    owner = (training.folder / ".snakemake/selftrans.lock").read_text()
+    (owner,) = holders(training.folder / ".snakemake")
     third = subprocess.run(make, cwd=training.folder, env=environment(), capture_output=True, text=True, check=False)
     assert third.returncode == 2
-    assert f"{owner.strip()} is a snakemake at work here: wait for it to end, or stop it" in third.stderr + output
+    assert f"{owner} is a snakemake at work here: wait for it to end, or stop it" in third.stderr + output
     rehearsal = snakemake("-n", "--", training.target, folder=training.folder, config=training.config)
     assert rehearsal.returncode == 0, rehearsal.stderr
     assert winner.poll() is None
 
-    os.kill(int(owner.split()[1]), 15)
+    os.kill(owner.about["pid"], 15)
     told = time.monotonic()
     ends_in_time(winner, told)
     assert training.is_free()
@@ -134,7 +133,8 @@ def test_of_two_makes_at_once_one_works_and_sigterm_to_its_snakemake_ends_it(tra
 
     again = start(make, training.folder)
     until(lambda: training.said(r"going on from step \d+"), again)
-    os.kill(int((training.folder / ".snakemake/selftrans.lock").read_text().split()[1]), 15)
+    (owner,) = holders(training.folder / ".snakemake")
+    os.kill(owner.about["pid"], 15)
     ends_in_time(again, time.monotonic())
 
 
@@ -174,8 +174,8 @@ def test_the_jobs_of_a_killed_snakemake_go_on_and_the_next_one_waits_for_them(tr
 
 
 def test_a_missing_profile_stops_a_rehearsal_too(training):
-    command = ("-n", "--workflow-profile", "profiles/slurm", "--", training.target)
+    command = ("-n", "--workflow-profile", "profiles/pbs", "--", training.target)
     refused = snakemake(*command, folder=training.folder, config=training.config)
     assert refused.returncode == 1
-    said = "--workflow-profile: found 'profiles/slurm', which is not there, and without it every job would run"
+    said = "--workflow-profile: found 'profiles/pbs', which is not there, and without it every job would run"
     assert said in refused.stdout + refused.stderr

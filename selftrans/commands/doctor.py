@@ -82,7 +82,7 @@ def slow_checks(plan: Plan, remaining: "Remaining", cores: int) -> list[Check]:
         devices.driver_answers,
         partial(training, plan, remaining, cores),
         partial(file_system, plan.root, list(remaining.jobs)),
-        cluster,
+        partial(cluster, plan.project.ranks // plan.project.nodes),
     ]
 
 

@@ -12,7 +12,8 @@ from selftrans.commands.common import plan_of
 from selftrans.config.publications import Publication
 from selftrans.config.reading.publications import load_publications
 from selftrans.errors import UserError
-from selftrans.files import exclusive, file_sha256, require_regular, require_replaceable, write_text
+from selftrans.files import file_sha256, require_regular, require_replaceable, write_text
+from selftrans.leases import Lease, held
 from selftrans.plan.outside import Outside, outside
 from selftrans.plan.plan import Plan
 from selftrans.plan.published import Item, items_of
@@ -106,10 +107,9 @@ def _fetch(items: list[Item]) -> None:
     """Check what is there before anything is downloaded."""
     missing = [item for item in items if not _is_there(item)]
     for item in missing:
-        item.path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(item.path.parent, str(item.path.parent)):
+        with held(item.path.parent, str(item.path.parent)) as lease:
             if not _is_there(item):
-                _download(item)
+                _download(item, lease)
     print(f"{len(items) - len(missing)} files were there, {len(missing)} came")
 
 
@@ -130,14 +130,15 @@ def _write_down(item: Item, sha256: str) -> None:
         write_text(item.record, f"{sha256}  {item.path.name}\n")
 
 
-def _download(item: Item) -> None:
+def _download(item: Item, lease: Lease) -> None:
     """Bring a file under its name, whole and checked; what is half there is gone on with."""
     for path in (item.part, item.version):
         require_replaceable(path)
     begun = item.part.stat().st_size if item.part.exists() else 0
     if begun == 0 or begun != item.file.bytes:
-        _receive(item, begun)
+        _receive(item, begun, lease)
     sha256 = file_sha256(item.part)
+    lease.check()
     if (item.sha256 or sha256) != sha256:
         _drop(item)
         raise UserError(
@@ -155,7 +156,7 @@ def _drop(item: Item) -> None:
     item.version.unlink(missing_ok=True)
 
 
-def _receive(item: Item, begun: int) -> None:
+def _receive(item: Item, begun: int, lease: Lease) -> None:
     """Add to the part what the server has after its first ``begun`` bytes, or all if it does not go on with them."""
     response = _open(item, begun)
     if response is None:
@@ -171,6 +172,7 @@ def _receive(item: Item, begun: int) -> None:
             progress_bar(total or 0, item.path.name, "B", initial=begun) as bar,
         ):
             for block in _blocks(item, response):
+                lease.check()
                 file.write(block)
                 bar.update(len(block))
             file.flush()

@@ -84,7 +84,7 @@ def sample(options: argparse.Namespace) -> None:
 def sample_run(options: argparse.Namespace, plan: Plan, run: Run, step: int) -> None:
     """All samples of --preset, or the --shard of them; each batch is a file of its own until all are there."""
     from selftrans.artifacts import write_record
-    from selftrans.files import exclusive
+    from selftrans.leases import held
     from selftrans.models.checkpoint import weights_of
     from selftrans.provenance import provenance
     from selftrans.sampling.image_model import batches_of, sample_batches, sample_labels
@@ -108,12 +108,14 @@ def sample_run(options: argparse.Namespace, plan: Plan, run: Run, step: int) -> 
         "latent_stats": model.stats.record,
     }
     # The folder is named for all that its batches depend on, the bits of the weights included.
-    folder = BatchFolder(plan.path(Pattern.batches, **where, key=fingerprint([RECIPE_VERSION, made_of])), made_of)
+    drawn = plan.path(Pattern.batches, **where, key=fingerprint([RECIPE_VERSION, made_of]))
     batches = batches_of(preset, shard, shards)
-    with exclusive(folder.folder / f"{shard}-of-{shards}", f"{run.label} samples"):
+    with held(drawn / f"{shard}-of-{shards}", f"{run.label} samples") as lease:
+        folder = BatchFolder(drawn, made_of, lease.check)
         replicas = model.replicas(devices()[1:])
         compile_all(options, replicas)
         sample_batches(model, labels, preset, run.seed, batches, folder, f"{run.label} samples", replicas)
+        lease.check()
         header = {**made_of, "preset": preset.model_dump(mode="json", exclude={"shards"}), "provenance": provenance()}
         if shards > 1:
             path = plan.path(Pattern.shard, **where, shard=shard, shards=shards)
@@ -122,7 +124,8 @@ def sample_run(options: argparse.Namespace, plan: Plan, run: Run, step: int) -> 
         else:
             path = plan.samples_file(run, step, options.preset)
             write_samples(path, map(folder.load, batches), labels, {"file": path.name, **header})
-            shutil.rmtree(folder.folder, ignore_errors=True)  # on NFS, the lock's folder stays
+            lease.check()
+            shutil.rmtree(drawn, ignore_errors=True)
             print(f"{path}: {len(labels)} images")
 
 

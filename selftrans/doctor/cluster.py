@@ -14,6 +14,7 @@ SINFO = ("sinfo", "--noheader", "--format=%P|%a|%l|%D|%G|%c|%m")
 CONFIG = ("scontrol", "show", "config")
 ACCOUNTING = ("sacct", "--noheader", "--allocations", "--format=jobid")
 ACCOUNTS = ("sacctmgr", "--noheader", "--parsable2", "show", "associations", "format=account")
+PROFILE = "profiles/slurm/config.yaml"
 FIRST_LOOK = 40  # seconds after which the executor asks for a job's state first, where nothing else is said
 LOOKS = 3  # times that, a finished job must be known to `squeue`
 
@@ -81,8 +82,8 @@ def setting(config: str, name: str) -> str | None:
     return None if match is None else match[1]
 
 
-def cluster() -> Iterator[Finding]:
-    """Ask SLURM, if it is here; without it, jobs run on this machine."""
+def cluster(gpus: int = 1) -> Iterator[Finding]:
+    """Ask SLURM, if it is here; without it, jobs run on this machine. A training takes ``gpus`` on a node."""
     answer = output_of(SINFO)
     if answer is None:
         yield ok("no SLURM here: jobs run on this machine")
@@ -104,10 +105,10 @@ def cluster() -> Iterator[Finding]:
     text = config.output if config is not None else ""
     accounted = accounting is not None and accounting.code == 0
     yield states(accounted, "there is no sacct" if accounting is None else accounting.reason, job_age(text))
-    yield selection(setting(text, "SelectType") or "", any(partition.gpus for partition in partitions))
+    yield selection(text, any(partition.gpus for partition in partitions))
     accounts = accounts_of(getpass.getuser()) if accounted else []
-    for line in profile_lines(partitions, text, accounted, accounts):
-        yield ok(f"profiles/slurm/config.yaml: {line}")
+    for line in profile_lines(partitions, text, accounted, accounts, gpus):
+        yield ok(f"fits this site: {line}")
 
 
 def accounts_of(user: str) -> list[str]:
@@ -130,50 +131,57 @@ def states(accounted: bool, reason: str, age: int) -> Finding:
         return ok(f"SLURM has no accounting ({reason}), but squeue knows ended jobs for {age} seconds")
     return warning(
         f"SLURM has no accounting ({reason}), and squeue knows ended jobs for {age} seconds only",
-        f"ask for MinJobAge={LOOKS * FIRST_LOOK} or more; until then look for jobs sooner, as the line below says",
+        f"ask for MinJobAge={LOOKS * FIRST_LOOK} or more; until then look for jobs sooner, as a line below says",
     )
 
 
-def selection(select_type: str, has_gpus: bool) -> Finding:
-    """Whether jobs may ask for GPUs by `--gpus`."""
+def selection(config: str, has_gpus: bool) -> Finding:
+    """How jobs ask for GPUs."""
     if not has_gpus:
-        return ok("no partition of SLURM's has GPUs: trainings run on its CPUs")
-    if select_type.endswith("cons_tres"):
+        return warning("no partition of SLURM's has GPUs", "on CPUs alone: snakemake --resources gpu=0")
+    if gives_gpus(config):
         return ok("SLURM gives GPUs by --gpus")
     return warning(
-        f"SLURM's {select_type or 'SelectType'} knows no --gpus", "ask for them by gres, as the line below says"
+        f"SLURM's {setting(config, 'SelectType') or 'SelectType'} knows no --gpus",
+        "ask for them by gres, as the lines below say",
     )
 
 
 def profile_lines(
-    partitions: Sequence[Partition], config: str, accounted: bool, accounts: Sequence[str] = ()
+    partitions: Sequence[Partition], config: str, accounted: bool, accounts: Sequence[str] = (), gpus: int = 1
 ) -> Iterator[str]:
-    """What to write there, each with the reason; and on the command line."""
-    if accounted:
-        yield "leave slurm-status-command out, since accounting answers"
-    else:
-        yield "slurm-status-command: squeue"
-        if 0 < job_age(config) < LOOKS * FIRST_LOOK:
-            yield f"slurm-init-seconds-before-status-checks: {max(job_age(config) // LOOKS, 1)}"
-    if accounts:
-        others = f"  # or {', '.join(accounts[1:])}" if accounts[1:] else ""
-        yield f"slurm_account: {accounts[0]}{others}"
+    """What to write in the profile, and in config.yaml; ``gpus`` are those of a training, on a node."""
     there = by_preference([found for found in partitions if found.up])
     with_gpus = [found for found in there if found.gpus]
-    without = [found for found in there if not found.gpus]
-    names = dict.fromkeys(found[0].name for found in (without or there, with_gpus) if found)
-    for name, what in zip(names, ("of rules that take no GPU", "of those that take one"), strict=False):
-        yield f"slurm_partition: {name}" + (f"  # {what}" if len(names) > 1 else "")
-    if with_gpus:
-        best = with_gpus[0]
-        kinds = dict.fromkeys(kind for found in with_gpus if found.name == best.name for kind, _ in found.gpus if kind)
-        if not (setting(config, "SelectType") or "").endswith("cons_tres"):
-            yield f"gres: gpu:{f'{best.gpus[0][0]}:' * bool(best.gpus[0][0])}1  # instead of gpu: 1"
-        elif len(kinds) > 1:
-            yield f"gpu_model: {next(iter(kinds))}  # or {', '.join(list(kinds)[1:])}"
-    limits = [found.minutes for found in with_gpus[:1] or there[:1] if found.minutes is not None]
-    for limit in limits:
-        yield f"on the command line: --config wall_time={limit}"
+    without = [found for found in there if not found.gpus] or there
+    yield f"{PROFILE}: default-resources: slurm_partition: {without[0].name}"
+    if len(accounts) > 1:
+        yield f"{PROFILE}: default-resources: slurm_account: {accounts[0]} # or {', '.join(accounts[1:])}"
+    for rule, count in (("train_stage1: &train", gpus), ("sample: &gpu", 1)) if with_gpus else ():
+        yield f"{PROFILE}: set-resources: {rule} {{{resources(with_gpus, config, count)}}}"
+    if not accounted:
+        yield f"{PROFILE}: slurm-status-command: squeue"
+        if 0 < job_age(config) < LOOKS * FIRST_LOOK:
+            yield f"{PROFILE}: slurm-init-seconds-before-status-checks: {max(job_age(config) // LOOKS, 1)}"
+    if (limit := (with_gpus or there)[0].minutes) is not None:
+        yield f"config/config.yaml: wall_time: {limit}"
+
+
+def resources(partitions: Sequence[Partition], config: str, count: int) -> str:
+    """Of a rule that takes ``count`` GPUs on a node, in the first of the ``partitions``."""
+    best = partitions[0]
+    kinds = list(
+        dict.fromkeys(kind for found in partitions if found.name == best.name for kind, _ in found.gpus if kind)
+    )
+    said = f"slurm_partition: {best.name}"
+    if not gives_gpus(config):
+        return f'{said}, gpu: 0, gres: "gpu:{f"{kinds[0]}:" if kinds else ""}{count}"'
+    return f"{said}, gpu_model: {kinds[0]}" if len(set(kinds)) > 1 else said
+
+
+def gives_gpus(config: str) -> bool:
+    """Whether jobs may ask for GPUs by `--gpus`."""
+    return (setting(config, "SelectType") or "").endswith("cons_tres")
 
 
 def by_preference(partitions: Sequence[Partition]) -> list[Partition]:

@@ -1,6 +1,6 @@
 """Samples on disk: batches in the making, the .npz that the ADM evaluation suite reads too, pictures to look at."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -53,10 +53,14 @@ class Samples:
 class BatchFolder:
     """Batches in the making, a file each, whole or not there: who is killed loses one batch at most."""
 
-    def __init__(self, folder: Path, about: Mapping[str, Any]) -> None:
-        """``about`` is what all of them are made of; a batch of anything else is refused."""
+    def __init__(self, folder: Path, about: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> None:
+        """``about`` is what all of them are made of; a batch of anything else is refused.
+
+        ``check`` raises if the folder is another's by now; it is called before a batch is written.
+        """
         self.folder = Path(folder)
         self.about = about
+        self._check = check
 
     def _path(self, batch: int) -> Path:
         return self.folder / f"batch-{batch:05d}.npz"
@@ -66,6 +70,7 @@ class BatchFolder:
 
     def save(self, batch: int, images: Tensor) -> None:
         """Write the images (B, 3, H, W) uint8 of a batch."""
+        self._check()
         save_arrays(self._path(batch), "batch", {"images": images.numpy()}, {**self.about, "batch": batch})
 
     def load(self, batch: int) -> Tensor:

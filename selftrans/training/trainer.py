@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from selftrans.data.latents import LatentDataset
 from selftrans.failures import STOPPED
-from selftrans.files import append_text, exclusive, write_text
+from selftrans.files import append_text, write_text
+from selftrans.leases import Lease, held
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.models.backbones import build_backbone
 from selftrans.models.checkpoint import load_state, save_state, save_weights, state_identity
@@ -219,15 +220,15 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
 
     The state is saved at milestones, every ``save_every`` seconds, and on SIGTERM or SIGUSR1, which then
     end the process with 128 + the signal's number. Of several ranks the first writes and shows, and all stop at the
-    same step, whichever of them a signal came to.
+    same step, whichever of them a signal came to. Raises Interrupted if another process has taken the run over.
     """
     run, ranks = trainer.run, trainer.ranks
-    alone = exclusive(work, run.id) if ranks.first else nullcontext()
-    with alone, _termination_signals() as received, out_of_memory_explained(run):
+    alone = held(work, run.id) if ranks.first else nullcontext()
+    with alone as lease, _termination_signals() as received, out_of_memory_explained(run):
         _go_on(trainer, work / STATE, until)
-        if trainer.step == until and ranks.first:  # a scheduler may have removed what this state had written
-            _save_milestone(trainer, weights_path)
-        log = TrainingLog(work / "log.jsonl", run.id, trainer.step) if ranks.first else None
+        if trainer.step == until and lease is not None:  # a scheduler may have removed what this state had written
+            _save_milestone(trainer, lease, weights_path)
+        log = TrainingLog(work / "log.jsonl", run.id, trainer.step) if lease is not None else None
         saved = time.monotonic()
         with progress_bar(until, run.label, "step", initial=trainer.step, shown=ranks.first) as bar:
             while trainer.step < until:
@@ -240,13 +241,17 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                 if due or trainer.step % LOG_EVERY == 0:
                     values = trainer.drain()
                     bar.set_postfix(loss=f"{values[-1]['loss']:.3f}", refresh=False)
-                    if log is not None:
+                    if lease is not None:
+                        lease.check()
                         log.add(trainer.step, values)
                 if due:
                     trainer.check_finite()
                     saved = time.monotonic()
-                    if ranks.first:
-                        _save(trainer, work / STATE, weights_path if at_milestone else None, last=trainer.step == until)
+                    if lease is not None:
+                        if at_milestone:
+                            _save_milestone(trainer, lease, weights_path, replace=trainer.step == until)
+                        lease.check()
+                        save_state(work / STATE, run, trainer.step, trainer.state(), trainer.made_of)
                 if number:
                     if ranks.first:
                         name = signal.Signals(number).name
@@ -255,13 +260,6 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                             flush=True,
                         )
                     raise SystemExit(128 + number)
-
-
-def _save(trainer: Trainer, state: Path, weights_path: WeightsPath | None, last: bool) -> None:
-    """Write the state, after the weights if this is a milestone."""
-    if weights_path is not None:
-        _save_milestone(trainer, weights_path, replace=last)
-    save_state(state, trainer.run, trainer.step, trainer.state(), trainer.made_of)
 
 
 def _go_on(trainer: Trainer, path: Path, until: int) -> None:
@@ -291,11 +289,15 @@ def _say(trainer: Trainer, sentence: str) -> None:
         print(f"{trainer.run.label}: {sentence}", flush=True)
 
 
-def _save_milestone(trainer: Trainer, weights_path: WeightsPath, replace: bool = True) -> None:
-    """Write both kinds of weights; without ``replace``, only what is missing, so that nothing looks newer."""
+def _save_milestone(trainer: Trainer, lease: Lease, weights_path: WeightsPath, replace: bool = True) -> None:
+    """Write both kinds of weights, as long as the run is ours.
+
+    Without ``replace``, only what is missing, so that nothing looks newer.
+    """
     for kind, backbone in {"online": trainer.backbone, "ema": trainer.ema.model}.items():
         path = weights_path(trainer.step, kind)
         if replace or not path.exists():
+            lease.check()
             save_weights(path, backbone, trainer.run, trainer.step, kind, trainer.made_of)
 
 

@@ -16,7 +16,7 @@ from conftest import Configuration
 from selftrans.commands import main
 from selftrans.commands.common import check_accuracy
 from selftrans.errors import UserError
-from selftrans.files import exclusive
+from selftrans.leases import held
 from selftrans.models.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,7 @@ def test_a_signal_ends_a_verb_without_a_traceback(config, stages, tmp_path, numb
     folder = tmp_path / "work"
     shutil.copytree(stages / "train", folder)
     work = next(iter((stages / "sample").glob("results/tiny/work/*"))).relative_to(stages / "sample")
-    with exclusive(folder / work, "plain"):
+    with held(folder / work, "plain"):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
         # As from a terminal: a shell lets jobs in the background ignore SIGINT, and they hand that on.
         options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)

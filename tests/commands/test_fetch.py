@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from strangers import CALLED, take_over
 
 from selftrans.commands import main
 
@@ -30,6 +31,7 @@ class Server(ThreadingHTTPServer):
         self.files = {"/inception.pth": CONTENT, "/vae.safetensors": CONTENT[:1000], "/config.json": CONFIG}
         self.hang_up_after: int | None = None
         self.wait_after: int | None = None
+        self.meanwhile = lambda: None
         self.ranges = True
         self.asked: list[tuple[str, str | None]] = []  # path, Range
 
@@ -42,6 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         content, asked = self.server.files.get(self.path), self.headers.get("Range")
+        self.server.meanwhile()
         self.server.asked.append((self.path, asked))
         if content is None:
             self.send_error(404)
@@ -176,6 +179,14 @@ def test_a_fetch_that_was_killed_goes_on(wanted, server):
     assert fetch(wanted, "tiny", "inception") == 0
     assert Path("external/inception.pth").read_bytes() == CONTENT
     assert server.asked[-1] == ("/inception.pth", f"bytes={begun}-")
+
+
+def test_a_fetch_that_another_has_taken_over_writes_nothing(wanted, server, capsys):
+    server.meanwhile = lambda: take_over(Path("external"))
+    assert fetch(wanted, "tiny", "inception") != 0
+    assert f"external: was taken over by {CALLED} while this one stood still" in capsys.readouterr().err
+    assert not Path("external/inception.pth").exists()
+    assert Path("external/inception.pth.part").stat().st_size == 0
 
 
 def test_a_part_that_is_whole_is_only_checked(wanted, server):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from strangers import CALLED, take_over
 from toy import random_backbone
 
 from selftrans.artifacts import load_tensors, read_record, save_tensors
@@ -167,6 +168,25 @@ def test_a_killed_sampler_goes_on_where_it_was(plan):
     unbroken = Samples.load(samples_file(plan, "long"))
     assert torch.equal(resumed.images, unbroken.images)
     assert not list(plan.root.rglob("*.part"))
+
+
+@pytest.mark.parametrize(("shard", "forward_pass", "kept"), [("1/1", 4, 1), ("1/1", 10, 4), ("2/2", 2, 0)])
+def test_samples_that_another_has_taken_over_are_not_written(plan, capsys, shard, forward_pass, kept):
+    passes = []
+
+    def lose(module, inputs, output):
+        if isinstance(module, Backbone):
+            passes.append(module)
+            if len(passes) == forward_pass:
+                take_over(next((plan.root / "work" / "samples").glob(f"*/{shard.replace('/', '-of-')}")))
+
+    hook = torch.nn.modules.module.register_module_forward_hook(lose)
+    assert main(["sample", "plain@8", "--shard", shard]) != 0
+    hook.remove()
+    assert f"plain seed 0 samples: was taken over by {CALLED} while this one stood still" in capsys.readouterr().err
+    assert len(batch_files(plan)) == kept
+    assert not samples_file(plan).exists()
+    assert not list(plan.root.glob("shards/**/*.json"))
 
 
 # ------------------------------------------------------------------------------------------------- a picture

@@ -1,10 +1,20 @@
 """What SLURM says, in the forms of sinfo(1) and slurm.conf(5), and what follows for the profile."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
-from selftrans.doctor.cluster import cluster, gpus_of, job_age, minutes_of, partitions_of, profile_lines, states
+from selftrans.doctor.cluster import (
+    PROFILE,
+    cluster,
+    gpus_of,
+    job_age,
+    minutes_of,
+    partitions_of,
+    profile_lines,
+    states,
+)
 
 # An emulated cluster of two nodes with two GPUs each (`sinfo` and `scontrol show config` of SLURM 22.05).
 EMULATED = "emulated*|up|infinite|2|gpu:2|8|200000\n"
@@ -57,33 +67,63 @@ def test_partitions_are_read_line_by_line():
     assert partitions_of("something else\n") == []
 
 
+def lines(*arguments, **options):
+    """Without the file that each is to be written in, which is the profile but for the wall time."""
+    return [line.removeprefix("profiles/slurm/config.yaml: ") for line in profile_lines(*arguments, **options)]
+
+
 def test_the_lines_of_a_site_with_accounting():
+    """The partition with most GPUs, of one kind."""
     config = "SelectType              = select/cons_tres\nMinJobAge               = 300 sec\n"
-    assert list(profile_lines(partitions_of(SITE), config, True, ["group", "other"])) == [
-        "leave slurm-status-command out, since accounting answers",
-        "slurm_account: group  # or other",
-        "slurm_partition: cpu  # of rules that take no GPU",
-        "slurm_partition: gpu  # of those that take one",
-        "gpu_model: a100  # or h100",
-        "on the command line: --config wall_time=1440",
+    assert lines(partitions_of(SITE), config, True, ["group", "other"]) == [
+        "default-resources: slurm_partition: cpu",
+        "default-resources: slurm_account: group # or other",
+        "set-resources: train_stage1: &train {slurm_partition: gpu, gpu_model: a100}",
+        "set-resources: sample: &gpu {slurm_partition: gpu, gpu_model: a100}",
+        "config/config.yaml: wall_time: 1440",
     ]
 
 
 def test_the_lines_of_a_site_without_accounting():
-    assert list(profile_lines(partitions_of(EMULATED), WITHOUT_ACCOUNTING, False)) == [
+    assert lines(partitions_of(EMULATED), WITHOUT_ACCOUNTING, False) == [
+        "default-resources: slurm_partition: emulated",
+        "set-resources: train_stage1: &train {slurm_partition: emulated}",
+        "set-resources: sample: &gpu {slurm_partition: emulated}",
         "slurm-status-command: squeue",
-        "slurm_partition: emulated",
     ]
 
 
 def test_the_lines_of_a_site_that_forgets_jobs_soon_and_knows_no_gpus_option():
     config = "SelectType              = select/linear\nMinJobAge               = 60 sec\n"
-    assert list(profile_lines(partitions_of("gpu*|up|1:00:00|4|gpu:a100:4|64|512000\n"), config, False)) == [
+    assert lines(partitions_of("gpu*|up|1:00:00|4|gpu:a100:4|64|512000\n"), config, False, gpus=4) == [
+        "default-resources: slurm_partition: gpu",
+        'set-resources: train_stage1: &train {slurm_partition: gpu, gpu: 0, gres: "gpu:a100:4"}',
+        'set-resources: sample: &gpu {slurm_partition: gpu, gpu: 0, gres: "gpu:a100:1"}',
         "slurm-status-command: squeue",
         "slurm-init-seconds-before-status-checks: 20",
-        "slurm_partition: gpu",
-        "gres: gpu:a100:1  # instead of gpu: 1",
-        "on the command line: --config wall_time=60",
+        "config/config.yaml: wall_time: 60",
+    ]
+
+
+def test_the_lines_are_keys_of_the_profile():
+    """What is said to be written there is there to be written, in a comment or not."""
+    profile = (Path(__file__).parents[2] / PROFILE).read_text(encoding="utf-8")
+    for word in (
+        "default-resources:",
+        "set-resources:",
+        "train_stage1: &train {",
+        "sample: &gpu {",
+        "slurm_partition:",
+    ):
+        assert word in profile
+    for word in ("slurm_account:", "slurm-status-command: squeue", "gpu_model:", 'gpu: 0, gres: "gpu:1"'):
+        assert word in profile
+
+
+def test_a_site_without_gpus_is_told_how_to_do_without(programs):
+    programs(sinfo="echo 'cpu*|up|1:00:00|4|(null)|64|512000'", scontrol="exit 1", sacct="exit 0")
+    assert [finding.advice for finding in cluster() if finding.level == "warning"] == [
+        "on CPUs alone: snakemake --resources gpu=0"
     ]
 
 
@@ -140,10 +180,7 @@ def test_partitions_settings_and_lines_are_all_said(programs):
     )
     found = list(cluster())
     assert {finding.level for finding in found} == {"ok"}
-    assert [finding.what for finding in found[-2:]] == [
-        "profiles/slurm/config.yaml: slurm-status-command: squeue",
-        "profiles/slurm/config.yaml: slurm_partition: emulated",
-    ]
+    assert found[-1].what == "fits this site: profiles/slurm/config.yaml: slurm-status-command: squeue"
 
 
 def test_accounting_brings_the_accounts_of_the_user(programs):
@@ -153,7 +190,7 @@ def test_accounting_brings_the_accounts_of_the_user(programs):
         sacct="exit 0",
         sacctmgr="echo group; echo group; echo another",
     )
-    assert any("slurm_account: another  # or group" in finding.what for finding in cluster())
+    assert any("slurm_account: another # or group" in finding.what for finding in cluster())
 
 
 def test_inside_of_a_job_or_without_partitions_something_is_odd(programs, monkeypatch):

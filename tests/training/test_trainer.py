@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from strangers import CALLED, take_over
 from torch.nn.utils import get_total_norm
 from toy import random_backbone, smoke_run, toy_dataset
 
 from selftrans.artifacts import load_tensors
 from selftrans.data.latents import LatentDataset
-from selftrans.errors import UserError
+from selftrans.errors import Interrupted, UserError
 from selftrans.models.checkpoint import load_backbone, load_state, step_to_go_on_from
 from selftrans.models.teacher import FrozenTeacher
 from selftrans.plan.paths import STATE
@@ -264,7 +266,28 @@ def test_a_moment_that_is_not_finite_keeps_the_good_state(dataset: LatentDataset
     assert not (tmp_path / "20.ema.safetensors").exists()
 
 
-@pytest.mark.parametrize("name", ["lock", "log.jsonl"])
+@pytest.mark.parametrize(("step", "save_every"), [(5, 0.0), (10, 300.0), (19, 300.0)])
+def test_a_run_that_another_has_taken_over_is_not_written(
+    step: int, save_every: float, dataset: LatentDataset, tmp_path: Path
+) -> None:
+    """Neither state, nor weights, nor log."""
+    trainer = trainer_of("vanilla", dataset)
+    original, before = trainer.train_step, {}
+
+    def lose_after() -> None:
+        if trainer.step == step - 1:
+            take_over(tmp_path / "run")
+            before.update({path: path.read_bytes() for path in tmp_path.rglob("*.*")})
+        original()
+
+    trainer.train_step = lose_after
+    with pytest.raises(Interrupted, match=re.escape(f"{trainer.run.id}: was taken over by {CALLED} while this one")):
+        train(trainer, 20, tmp_path / "run", weights_in(tmp_path / "weights"), save_every)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert (tmp_path / "run" / STATE).exists() == (step != 10)
+
+
+@pytest.mark.parametrize("name", ["lease-1.json", "log.jsonl"])
 def test_a_planted_link_is_never_written_through(name: str, dataset: LatentDataset, tmp_path: Path) -> None:
     victim, work = tmp_path / "victim", tmp_path / "work"
     victim.write_text("precious")

@@ -27,6 +27,7 @@ from selftrans.scheduler import (
     check_profile,
     end_jobs_on_sigterm,
     hold_folder,
+    require_accounting,
     retry_what_goes_on,
 )
 
@@ -81,9 +82,10 @@ onstart:
             Path(file) for job in workflow.dag.needrun_jobs() for file in job.output
         ]
         require_outside(PLAN, made)
+        require_accounting(workflow.executor_settings)
     except UserError as error:
         raise WorkflowError(str(error))
-    end_jobs_on_sigterm()
+    end_jobs_on_sigterm(here=workflow.local_exec)
     retry_what_goes_on(progress_of)
 
 
@@ -93,7 +95,7 @@ if not workflow.is_main_process:
 
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
-if sys.stderr.isatty():
+if sys.stderr.isatty() and workflow.local_exec:
     os.environ.update(SELFTRANS_TERMINAL=os.ttyname(sys.stderr.fileno()))
 
 

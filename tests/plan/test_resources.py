@@ -1,0 +1,77 @@
+"""What jobs ask a scheduler for, counted by hand on rows of depth 6 with milestones of 20, 40, 60 and 80 steps."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from selftrans.plan.resources import AT_LEAST, MARGIN, PROCESS, JobResources, parameters
+
+BLOCK = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def plan_of(configuration):
+    def plan(pace=True, **settings):
+        # A step of four images takes 60 seconds a block, an image's step in the sampler 15.
+        if pace:
+            configuration.scale["pace"] = {"training": 12 * BLOCK / 60e9, "sampling": BLOCK / 15e9, "job": 30}
+        configuration.settings |= settings
+        return configuration.plan()
+
+    return plan
+
+
+def test_a_training_asks_for_twice_its_time_shared_by_its_ranks(plan_of):
+    plan = plan_of(wall_time=10_000)
+    plain, guided = plan.run("plain", 0), plan.run("guided", 0)
+    assert JobResources(plan).training_minutes(plain, 40) == pytest.approx(MARGIN * (20 * 6 + 0.5), abs=1)
+    assert JobResources(plan).training_minutes(guided, 20) == pytest.approx(MARGIN * (20 * (6 + 8 / 3) + 0.5), abs=1)
+    assert JobResources(plan).training_minutes(guided, 40) == pytest.approx(
+        MARGIN * (10 * 6 + 0.5), abs=1
+    )  # it was guided until 30
+    assert JobResources(plan_of(ranks=2)).training_minutes(plain, 40) == pytest.approx(MARGIN * (10 * 6 + 0.5), abs=1)
+
+
+def test_no_job_asks_for_more_than_the_partition_allows(plan_of):
+    plan = plan_of(wall_time=60)
+    run = plan.run("plain", 0)
+    resources, preset = JobResources(plan), run.family.presets["headline"]
+    assert resources.training_minutes(run, 40) == 60
+    assert resources.sampling_minutes(run, preset, shards=1, attempt=1) == MARGIN * (2 * 6 * 8 * 15 + 30) / 60
+    assert resources.sampling_minutes(run, preset, shards=1, attempt=2) == 60
+    assert resources.sampling_minutes(run, preset, shards=8, attempt=1) == AT_LEAST
+    assert [resources.other_minutes(40, attempt) for attempt in (1, 2)] == [40, 60]
+    assert resources.data_minutes(run.family.data) == AT_LEAST  # of the digits
+    assert resources.data_minutes(run.family.data.model_copy(update={"source": "images"})) == 60
+
+
+def test_without_a_pace_work_may_take_as_long_as_a_job_may(plan_of):
+    plan = plan_of(pace=False, wall_time=77)
+    assert JobResources(plan).training_minutes(plan.run("plain", 0), 20) == 77
+
+
+def test_memory_is_that_of_the_processes_of_a_machine_and_more_at_a_next_attempt(plan_of):
+    run = plan_of().run("plain", 0)
+    alone, eight, of_two_machines = (
+        JobResources(plan_of(ranks=ranks, nodes=nodes)).training_memory(run)
+        for ranks, nodes in ((1, 1), (8, 1), (8, 2))
+    )
+    assert (eight - alone, of_two_machines - alone) == (7 * PROCESS, 3 * PROCESS)
+    resources = JobResources(plan_of())
+    assert [resources.memory(1000, attempt) for attempt in (1, 2, 3, 9)] == [1000, 2000, 3000, 4000]
+    images = resources.images_memory(run, run.family.presets["headline"], 1)
+    assert images == PROCESS + 1  # eight images
+
+
+def test_about_as_many_parameters_as_xl_has(configuration):
+    run = configuration.plan().run("plain", 0)
+    xl = run.model.model_copy(update={"depth": 28, "width": 1152})
+    assert parameters(replace(run, model=xl)) == pytest.approx(675e6, rel=0.02)
+
+
+def test_a_training_is_told_before_its_time_is_up():
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile["default-resources"]["slurm_extra"] == "--signal=USR1@300"
