@@ -11,12 +11,12 @@ from pathlib import Path
 
 from selftrans.doctor.disk import existing
 from selftrans.doctor.finding import Finding, ok, warning, wrong
+from selftrans.leases import Held, take
 
 MOUNTS = Path("/proc/self/mountinfo")
 NETWORK = re.compile(
     r"nfs\d?|cifs|smb\d?|smbfs|lustre|gpfs|beegfs|ceph|panfs|afs|9p|glusterfs|orangefs|pvfs2|wekafs|fuse\..*|virtiofs"
 )
-ALONE = "call only one snakemake at a time in this folder, and see to that yourself"
 SKEW = 2.0  # seconds that clocks may differ by
 TEMPORARY = 64  # characters that host, process and a random ending add to the name of what is half written
 
@@ -62,18 +62,14 @@ def file_system(folder: Path, files: Iterable[Path]) -> Iterator[Finding]:
 
 
 def behaviour(scratch: Path, place: Path, clock: Callable[[], float]) -> Iterator[Finding]:
-    """Try in an empty folder what nothing here works without: files that one alone creates, renaming, locks, dates."""
+    """Try in an empty folder what nothing here works without: dates, leases, links, renaming, names."""
     first, second = scratch / "first", scratch / "second"
     began = clock()
     first.write_text("first")
     written = first.stat().st_mtime
     ended = clock()
     yield clocks(place, max(began - written, written - ended, 0.0))
-    if creates_twice(first):
-        yield wrong(
-            f"{place}: two processes may both create one file",
-            "nothing keeps two from writing the same run; put results on another file system",
-        )
+    yield leases(scratch / "held", place)
     try:
         os.link(first, second)
         linked = first.stat().st_nlink == 2
@@ -85,9 +81,9 @@ def behaviour(scratch: Path, place: Path, clock: Callable[[], float]) -> Iterato
     if first.read_text() != "second" or second.exists():
         yield wrong(f"{place}: a renamed file is not the one that was renamed", "put results on another file system")
     else:
-        yield ok(f"{place}: files are created for one alone, and replaced as a whole")
+        yield ok(f"{place}: files are replaced as a whole")
     if not linked:
-        yield warning(f"{place}: no hard links", "put results on another file system if several machines share them")
+        yield warning(f"{place}: no hard links", "put results on another file system, if several machines share them")
     if (scratch / "FIRST").exists():
         yield warning(
             f"{place}: makes no difference between large and small letters",
@@ -96,13 +92,19 @@ def behaviour(scratch: Path, place: Path, clock: Callable[[], float]) -> Iterato
     yield locks(first, place)
 
 
-def creates_twice(path: Path) -> bool:
-    """Whether a file that is there is created once more for oneself alone."""
+def leases(folder: Path, place: Path) -> Finding:
+    """Whether a folder that is held, as those of runs are, is held by one alone."""
+    lease = take(folder, "a folder that is tried")
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        return False
-    return True
+        take(folder, "a folder that is tried", wait=0.0).release()
+    except Held:
+        return ok(f"{place}: what one process holds, no other one gets")
+    finally:
+        lease.release()
+    return wrong(
+        f"{place}: two processes hold one folder, so that both would write the same run",
+        "put results on another file system",
+    )
 
 
 def clocks(place: Path, skew: float) -> Finding:
@@ -116,23 +118,16 @@ def clocks(place: Path, skew: float) -> Finding:
 
 
 def locks(path: Path, place: Path) -> Finding:
-    """Whether the kernel locks a file for one alone."""
+    """Whether the kernel locks a file for one alone, which other programs may ask for, and nothing here."""
     with path.open("a") as holder, path.open("a") as other:
         try:
             fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            return warning(
-                f"{place}: files cannot be locked ({error.strerror})",
-                ALONE,
-            )
-        try:
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return ok(f"{place}: locks are kept")
-    return warning(
-        f"{place}: a lock does not keep others out",
-        ALONE,
-    )
+            return ok(f"{place}: kernel locks are kept on this machine")
+        except OSError as error:
+            return ok(f"{place}: no kernel locks ({error.strerror}); nothing here needs them")
+    return ok(f"{place}: kernel locks keep nobody out; nothing here needs them")
 
 
 def names(place: Path, files: Iterable[Path]) -> Iterator[Finding]:

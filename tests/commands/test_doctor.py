@@ -36,7 +36,7 @@ def test_every_line_says_how_bad_it_is_and_the_last_one_counts(doctor):
     assert (code, set(found) <= LEVELS) == (0, True)
     assert lines[-1] == f"{found.count('ok')} ok, {found.count('warning')} warnings, 0 wrong"
     text = "\n".join(lines)
-    for word in ("Python", "libraries", "GPU", "are free", "training mu of small", "SLURM", "for one alone"):
+    for word in ("Python", "libraries", "GPU", "are free", "training mu of small", "SLURM", "no other one gets"):
         assert word in text
     assert not Path("results").exists()
 

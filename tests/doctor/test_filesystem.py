@@ -1,13 +1,13 @@
 """The real file system behaves; others are known by name, and by what they would do."""
 
-import fcntl
 import os
 import time
 from pathlib import Path
 
 import pytest
 
-from selftrans.doctor.filesystem import MOUNTS, behaviour, clocks, file_system, locks, mount_of, names
+from selftrans.doctor import filesystem
+from selftrans.doctor.filesystem import MOUNTS, behaviour, clocks, file_system, leases, locks, mount_of, names
 
 # Lines as proc_pid_mountinfo(5) has them; a space in a path is \040.
 MOUNTINFO = """22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -53,19 +53,31 @@ def test_a_clock_that_is_ahead_of_the_files_is_noticed(tmp_path):
         scratch = tmp_path / f"{shift}"
         scratch.mkdir()
         found = list(behaviour(scratch, tmp_path, lambda shift=shift: time.time() + shift))
-        assert [finding.level for finding in found] == ["warning", "ok", "ok"]
+        assert [finding.level for finding in found] == ["warning", "ok", "ok", "ok"]
         assert "by 3600 seconds" in found[0].what
     assert clocks(tmp_path, 1.0).level == "ok"
 
 
-def test_a_lock_that_somebody_has_is_no_lock_to_be_had(tmp_path):
-    """`locks` must not take what is held for a file system without locks that keep others out."""
+def test_a_folder_is_held_by_one_alone_and_given_back(tmp_path):
+    assert leases(tmp_path / "held", tmp_path).level == "ok"
+    assert list((tmp_path / "held").iterdir()) == []
+
+
+def test_two_that_hold_one_folder_are_wrong(tmp_path, monkeypatch):
+    """As on a file system that makes the same file for both."""
+
+    class Anyone:
+        def release(self):
+            pass
+
+    monkeypatch.setattr(filesystem, "take", lambda *_, **__: Anyone())
+    assert leases(tmp_path / "held", tmp_path).level == "wrong"
+
+
+def test_kernel_locks_are_looked_at_and_not_needed(tmp_path):
     path = tmp_path / "lock"
     path.touch()
-    assert locks(path, tmp_path).level == "ok"
-    with path.open("a") as holder:
-        fcntl.flock(holder, fcntl.LOCK_EX)
-        assert locks(path, tmp_path).level == "warning"
+    assert str(locks(path, tmp_path)) == f"ok       {tmp_path}: kernel locks are kept on this machine"
 
 
 def test_names_must_fit_with_what_is_added_while_they_are_written(tmp_path):
