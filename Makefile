@@ -1,7 +1,8 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
 # make figures              every figure, into results/figures
 # make report               everything, on one page (results/index.html) and as Snakemake's report (results/report.html)
-# make test                 the test suite
+# make test                 the test suite, but for what takes long
+# make test-long            that: whole workflows, killed here and there
 # make test-slurm           those of its tests that need SLURM, on a cluster emulated on this machine
 # In an environment of your own: make SNAKEMAKE=snakemake results/table5.csv
 
@@ -28,7 +29,7 @@ unexport CONFIG CORES TARGETS
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup figures report test test-slurm lint format readme lock FORCE
+.PHONY: help setup figures report test test-long test-slurm lint format readme lock FORCE
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -73,6 +74,9 @@ report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --dist loadgroup
+
+test-long: $(READY)
+	$(VENV)/bin/python -m pytest -n auto --dist loadgroup -m long
 
 test-slurm: $(READY)
 	$(VENV)/bin/python -m pytest -m slurm tests/slurm

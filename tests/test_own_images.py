@@ -11,7 +11,7 @@ from PIL import Image
 
 from workflow import REPOSITORY, environment, snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("paper shapes")]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("paper shapes")]
 
 CONFIG = REPOSITORY / "config"
 

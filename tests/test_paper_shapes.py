@@ -24,7 +24,7 @@ from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from workflow import REPOSITORY, environment, snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("paper shapes")]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("paper shapes")]
 
 CONFIG = REPOSITORY / "tests" / "paper_shapes"
 

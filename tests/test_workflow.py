@@ -209,6 +209,7 @@ def wait_for(condition, process: subprocess.Popen[bytes], seconds: float = 60) -
         time.sleep(0.01)
 
 
+@pytest.mark.long
 def test_a_killed_trainer_goes_on_to_the_same_weights(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     run = plan.run("aligned", 0)
@@ -237,6 +238,7 @@ def test_a_guided_run_is_trained_by_hand_past_its_stop_in_one_go(finished: Path,
     assert same(prepared / weights, finished / weights)
 
 
+@pytest.mark.long
 def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     run = plan.run("vanilla", 0)
@@ -254,6 +256,7 @@ def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepar
     assert torch.equal(Samples.load(prepared / samples).images, Samples.load(finished / samples).images)
 
 
+@pytest.mark.long
 def test_a_killed_snakemake_goes_on_to_the_same_weights(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     targets = [str(plan.weights(plan.run(name, 0), 20)) for name in ("vanilla", "aligned", "external", "guided")]

@@ -20,7 +20,7 @@ from selftrans.plan.plan import Plan
 from selftrans.training.trainer import STATE
 from workflow import REPOSITORY, environment, snakemake, snakemake_command
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("workflow")]
 
 HALF_A_MINUTE = 30.0
 
