@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -235,11 +235,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises UserError if it is no regular file."""
+def file_sha256(path: Path, tell: Callable[[int], object] = lambda count: None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; ``tell`` is called with how many more are read.
+
+    Raises UserError if it is no regular file.
+    """
     require_regular(path)
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+            tell(len(block))
+    return digest.hexdigest()
 
 
 def open_own(path: Path, mode: str = "a+") -> IO[str]:

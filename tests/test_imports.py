@@ -30,7 +30,7 @@ ORDER = [
     ),
     *("config", "plan"),
     *("diffusion", "data", "models", "methods", "training", "sampling", "evaluation", "reporting"),
-    *("commands", "__main__"),
+    *("doctor", "commands", "__main__"),
 ]
 
 FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", "parallel", "config"}

@@ -20,6 +20,7 @@ GRACE = 20  # seconds for tidying up after SIGTERM
 
 VERBS = {
     "plan": "what a target would train, what is shared, and what is already there",
+    "doctor": "whether this machine will do for a target: libraries, GPUs, memory, disk, files from outside, SLURM",
     "fetch": "what a scale needs from outside: download it, or say where it is to be had",
     "pack-images": "images of a data source -> packed rows",
     "train-tokenizer": "packed images -> VAE",

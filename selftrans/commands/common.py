@@ -4,13 +4,14 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrans.config.families import Extractor, Family
 from selftrans.config.project import Project
 from selftrans.config.reading.project import load_project
 from selftrans.errors import UserError
 from selftrans.files import require_regular
+from selftrans.gpus import visible
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Keys, Run
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from selftrans.data.packed import Packed
 
 
-def project_of(arguments: argparse.Namespace) -> Project:
-    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them."""
+def project_of(arguments: argparse.Namespace, **more: Any) -> Project:
+    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them, and ``more``."""
     asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only")}
-    return load_project(Path(arguments.config), **asked)
+    return load_project(Path(arguments.config), **asked, **more)
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def plan_of(arguments: argparse.Namespace, **more: Any) -> Plan:
     """The plan of `project_of`."""
-    return Plan(project_of(arguments))
+    return Plan(project_of(arguments, **more))
 
 
 def add_extent(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +38,53 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, help="seeds 0 .. SEEDS-1 (default: config.yaml's, or the scale's)")
     parser.add_argument("--claim-seeds", type=int, help="seeds that claims are judged by (default: as --seeds)")
     parser.add_argument("--only", help="models or patterns of runs' names, such as sit-b2,ldit-*: rows to keep")
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The target, and the seeds and rows of it."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help="a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: all)",
+    )
+    add_extent(parser)
+
+
+def files_of(arguments: argparse.Namespace, plan: Plan) -> dict[str, list[Path]]:
+    """{target: the files that it is made of}, for the one that is asked for, or all.
+
+    Raises UserError if there is no such target.
+    """
+    from selftrans.reporting.figures.registry import figures_of, inputs_of
+
+    files = {name: plan.metrics_of_target(name) for name in plan.targets}
+    files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
+    if arguments.target is None:
+        return files
+    _, is_figure, figure = arguments.target.partition("figures/")
+    if is_figure:
+        files[arguments.target] = inputs_of(plan, figure)
+    if arguments.target not in files:
+        raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
+    return {arguments.target: files[arguments.target]}
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """The options --cores and --gpus."""
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
+    parser.add_argument(
+        "--gpus", type=int, help="to do it on, at scales that need them (default: all, or one if there is none)"
+    )
+
+
+def devices_of(arguments: argparse.Namespace) -> dict[str, int]:
+    """How many there are to work on, by what a scale's pace calls them. Raises UserError unless they are 1 or more."""
+    gpus = arguments.gpus if arguments.gpus is not None else len(visible()) or 1
+    devices = {"core": arguments.cores, "GPU": gpus}
+    for device, count in devices.items():
+        if count < 1:
+            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
+    return devices
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

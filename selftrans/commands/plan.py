@@ -1,15 +1,13 @@
 """Nothing is started; `snakemake -n <target>` lists the jobs themselves and why each would run."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_extent, plan_of
-from selftrans.errors import UserError
-from selftrans.gpus import visible
+from selftrans.commands.common import add_devices, add_extent, add_target, devices_of, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
+from selftrans.plan.size import in_words
 from selftrans.reporting.text import duration
 
 if TYPE_CHECKING:
@@ -18,39 +16,19 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    parser.add_argument(
-        "target",
-        nargs="?",
-        help="a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: all)",
-    )
+    add_target(parser)
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
-    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
-    parser.add_argument(
-        "--gpus", type=int, help="to do it on, at scales that need them (default: all, or one if there is none)"
-    )
+    add_devices(parser)
     add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
-    from selftrans.reporting.figures.registry import figures_of, inputs_of
     from selftrans.reporting.remaining import Remaining
 
-    gpus = arguments.gpus if arguments.gpus is not None else len(visible()) or 1
-    devices = {"core": arguments.cores, "GPU": gpus}
-    for device, count in devices.items():
-        if count < 1:
-            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
+    devices = devices_of(arguments)
     plan = plan_of(arguments)
-    files = {name: plan.metrics_of_target(name) for name in plan.targets}
-    files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
-    if arguments.target is not None:
-        _, is_figure, figure = arguments.target.partition("figures/")
-        if is_figure:
-            files[arguments.target] = inputs_of(plan, figure)
-        if arguments.target not in files:
-            raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
-        files = {arguments.target: files[arguments.target]}
+    files = files_of(arguments, plan)
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
@@ -83,10 +61,11 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
 
 
 def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
-    """What is not there yet, and about how long it takes, if the scale knows its pace."""
+    """What is not there yet, how much it writes, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
+    text += f", {in_words(sum(remaining.bytes().values()))}"
     pace = plan.scale.pace
     if pace is None:
         return text

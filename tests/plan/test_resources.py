@@ -75,3 +75,16 @@ def test_about_as_many_parameters_as_xl_has(configuration):
 def test_a_training_is_told_before_its_time_is_up():
     profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
     assert profile["default-resources"]["slurm_extra"] == "--signal=USR1@300"
+
+
+def test_every_rule_that_uses_a_gpu_is_in_the_profile():
+    """What a site says of GPUs reaches all of them, and no rule that has none."""
+    rules, name = set(), None
+    for file in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for line in file.read_text().splitlines():
+            if line.startswith("rule "):
+                name = line.removeprefix("rule ").rstrip(":")
+            if line.strip().startswith("gpu="):
+                rules.add(name)
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert profile["set-resources"].keys() == rules | {"train_stage2"}  # which uses train_stage1
