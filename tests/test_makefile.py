@@ -73,7 +73,7 @@ def test_without_settings_there_are_no_options(make):
 
 def test_the_cpu_alone(make):
     """How long it takes is said for one GPU all the same, at scales that need them."""
-    _, plan, snakemake = make("figures", "GPUS=0")
+    *_, plan, snakemake = make("figures", "GPUS=0")
     assert plan == ["python", "-m", "selftrans", "plan", "figures", "--brief"]
     assert snakemake[5:] == ["host", "--resources", "gpu=0", "--", "figures"]
 

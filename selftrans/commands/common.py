@@ -77,14 +77,12 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def devices_of(arguments: argparse.Namespace) -> dict[str, int]:
-    """How many there are to work on, by what a scale's pace calls them. Raises UserError unless they are 1 or more."""
-    gpus = arguments.gpus if arguments.gpus is not None else len(visible()) or 1
-    devices = {"core": arguments.cores, "GPU": gpus}
-    for device, count in devices.items():
-        if count < 1:
-            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
-    return devices
+def devices_of(arguments: argparse.Namespace, device: str) -> int:
+    """How many there are to work on of "core" or "GPU". Raises UserError if an option says fewer than one."""
+    for option, count in {"cores": arguments.cores, "gpus": arguments.gpus}.items():
+        if count is not None and count < 1:
+            raise UserError(f"--{option}: found {count}; allowed: 1 or more")
+    return arguments.cores if device == "core" else arguments.gpus or len(visible()) or 1
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Look at this machine, and at what a target needs of it."""
     from selftrans.reporting.remaining import Remaining
 
-    cores, plan = devices_of(arguments)["core"], plan_of(arguments, ranks=arguments.ranks)
+    cores, plan = devices_of(arguments, "core"), plan_of(arguments, ranks=arguments.ranks)
     files = [path for paths in files_of(arguments, plan).values() for path in paths]
     remaining = Remaining(plan, files)
     checks = quick_checks(plan, remaining, arguments.full)

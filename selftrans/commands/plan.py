@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_devices, add_extent, add_target, devices_of, files_of, plan_of
+from selftrans.commands.common import add_devices, add_target, devices_of, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.plan.size import in_words
@@ -19,20 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     add_devices(parser)
-    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
     from selftrans.reporting.remaining import Remaining
 
-    devices = devices_of(arguments)
     plan = plan_of(arguments)
+    pace = plan.scale.pace
+    count = devices_of(arguments, pace.device if pace else "core")
     files = files_of(arguments, plan)
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(plan, remaining, devices))
+    print(_sentence(plan, remaining, count))
 
 
 def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
@@ -60,7 +60,7 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
+def _sentence(plan: Plan, remaining: "Remaining", count: int) -> str:
     """What is not there yet, how much it writes, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
@@ -69,6 +69,5 @@ def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> st
     pace = plan.scale.pace
     if pace is None:
         return text
-    count = devices[pace.device]
     about = f"about {duration(remaining.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
     return f"{text}; {about} at the pace of {plan.project.scale_file}"

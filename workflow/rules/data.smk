@@ -114,6 +114,7 @@ rule extract_latents:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("latents"),
     params:
@@ -139,6 +140,7 @@ rule extract_latents_part:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("latents"),
     params:

@@ -73,6 +73,7 @@ rule make_reference:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("extractor"),
     params:
@@ -100,6 +101,7 @@ rule import_reference:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(4000),
         runtime=minutes(60),
     params:
@@ -177,6 +179,7 @@ rule evaluate:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=samples_memory,
         runtime=minutes(60),
     params:

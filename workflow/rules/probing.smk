@@ -22,6 +22,7 @@ rule probe_features:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(4000),
         runtime=minutes(30),
     params:

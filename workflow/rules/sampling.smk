@@ -20,6 +20,7 @@ rule sample:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=samples_memory,
         runtime=sampling_minutes,
     params:
@@ -47,6 +48,7 @@ rule sample_shard:
     threads: THREADS.other
     resources:
         gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(3000),
         runtime=sampling_minutes,
     params:

@@ -23,6 +23,7 @@ rule train_stage1:
     threads: THREADS.train * PLAN.project.ranks
     resources:
         gpu=PLAN.project.ranks,
+        cpus_per_gpu=THREADS.train,
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
