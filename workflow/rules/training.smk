@@ -20,16 +20,19 @@ rule train_stage1:
         run=runs_where(lambda run: run.teacher is None and run.row.published is None),
     conda:
         "../../environment.yml"
-    threads: THREADS.train * PLAN.project.ranks
+    threads: THREADS.train * PLAN.project.ranks // PLAN.project.nodes
     resources:
+        **RESOURCES.nodes,
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
+        srun=srun,
         reference=reference_to,
         ranks=PLAN.project.ranks,
+        nodes=PLAN.project.nodes,
         threads=THREADS.train,
     shell:
-        "python -m selftrans train {params.reference} --ranks {params.ranks}"
+        "{params.srun}python -m selftrans train {params.reference} --ranks {params.ranks} --nodes {params.nodes}"
         " --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
 
 
