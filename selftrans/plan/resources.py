@@ -50,6 +50,16 @@ class JobResources:
         processes = self.plan.project.ranks // self.plan.project.nodes
         return processes * PROCESS + math.ceil(2 * state)
 
+    @property
+    def nodes(self) -> dict[str, int | str]:
+        """What a training asks for besides, if it is to have several machines: a task on each, started by srun.
+
+        The plugin's names: with ``mpi`` it leaves the call of srun to the job, with ``tasks_per_gpu`` 0 it asks for
+        no more tasks than ``tasks``.
+        """
+        nodes = self.plan.project.nodes
+        return {"mpi": "srun", "nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+
     def data_minutes(self, data: Data) -> int:
         """Of a job that reads all images, and goes on where it was ended."""
         return AT_LEAST if data.source == "digits" else self.longest

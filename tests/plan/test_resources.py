@@ -2,14 +2,23 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
 from selftrans.plan.resources import AT_LEAST, MARGIN, PROCESS, JobResources, parameters
 
 BLOCK = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
 ROOT = Path(__file__).parents[2]
+
+
+class Resources(SimpleNamespace):
+    """As the plugin sees those of a job."""
+
+    def get(self, name, default=None):
+        return getattr(self, name, default)
 
 
 @pytest.fixture
@@ -33,6 +42,19 @@ def test_a_training_asks_for_twice_its_time_shared_by_its_ranks(plan_of):
         MARGIN * (10 * 6 + 0.5), abs=1
     )  # it was guided until 30
     assert JobResources(plan_of(ranks=2)).training_minutes(plain, 40) == pytest.approx(MARGIN * (10 * 6 + 0.5), abs=1)
+
+
+@pytest.mark.parametrize("gpus", [0, 8])
+def test_a_training_over_nodes_asks_for_a_task_on_each(plan_of, gpus):
+    """In the words of sbatch; on one node nothing is said of tasks, since the plugin's own srun starts one."""
+    assert JobResources(plan_of(ranks=8)).nodes == {}
+    resources = Resources(**JobResources(plan_of(ranks=8, nodes=2)).nodes, gpu=gpus, mem_mb=1000)
+    params = {"run_uuid": "x", "slurm_logfile": "x", "comment_str": "x", "account": "", "partition": "", "workdir": ""}
+    line = get_submit_command(SimpleNamespace(resources=resources, threads=4), params)
+    assert "--nodes=2 " in line
+    assert "--ntasks=2 " in line
+    assert "--cpus-per-task=4" in line
+    assert "--ntasks-per-gpu" not in line
 
 
 def test_no_job_asks_for_more_than_the_partition_allows(plan_of):

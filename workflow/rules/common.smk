@@ -29,6 +29,7 @@ from selftrans.scheduler import (
     end_jobs_on_sigterm,
     hold_folder,
     require_accounting,
+    require_nodes,
     retry_what_goes_on,
 )
 
@@ -90,6 +91,7 @@ onstart:
             Path(file) for job in workflow.dag.needrun_jobs() for file in job.output
         ]
         require_outside(PLAN, made)
+        require_nodes(PLAN.project.nodes, here=workflow.local_exec)
         require_accounting(workflow.executor_settings)
     except UserError as error:
         raise WorkflowError(str(error))
@@ -349,6 +351,13 @@ def data_minutes(kind):
         return RESOURCES.data_minutes(PLAN.scale.families[family].data)
 
     return found
+
+
+def srun(wildcards, threads):
+    """What starts a training on each of several nodes, whichever of which ends first; for one, the plugin does."""
+    nodes = PLAN.project.nodes
+    each = f"--nodes={nodes} --ntasks={nodes} --cpus-per-task={threads}"
+    return f"srun {each} --kill-on-bad-exit=0 --wait=0 " if nodes > 1 else ""
 
 
 def training_minutes(wildcards):

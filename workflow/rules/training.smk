@@ -20,19 +20,22 @@ rule train_stage1:
         run=runs_where(lambda run: run.teacher is None and run.row.published is None),
     conda:
         "../../environment.yml"
-    threads: THREADS.train * PLAN.project.ranks
+    threads: THREADS.train * PLAN.project.ranks // PLAN.project.nodes
     resources:
+        **RESOURCES.nodes,
         gpu=PLAN.project.ranks,
         cpus_per_gpu=THREADS.train,
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
+        srun=srun,
         gpus=gpus_option,
         reference=reference_to,
         ranks=PLAN.project.ranks,
+        nodes=PLAN.project.nodes,
         threads=THREADS.train,
     shell:
-        "python -m selftrans train {params.reference} --ranks {params.ranks}"
+        "{params.srun}python -m selftrans train {params.reference} --ranks {params.ranks} --nodes {params.nodes}"
         "{params.gpus} --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
 
 
