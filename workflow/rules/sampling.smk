@@ -44,7 +44,7 @@ rule sample_shard:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=memory(3000),
+        mem_mb=sampling_memory,
         runtime=sampling_minutes,
     params:
         reference=reference_to,
