@@ -43,6 +43,8 @@ class Pattern:
     extractor = "extractors/{extractor}.safetensors"
     extractor_report = "extractors/{extractor}.json"
     reference = "references/{extractor}.npz"
+    reference_part = "references/{extractor}.parts/{part}-of-{parts}.json"
+    reference_blocks = "work/references/{extractor}"  # not an output: what was made of a reference so far
     encoder = "encoders/{encoder}.safetensors"
     encoder_report = "encoders/{encoder}.json"
     ema = "runs/{run}/step-{step}.ema.safetensors"

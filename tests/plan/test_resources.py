@@ -1,5 +1,6 @@
 """What jobs ask a scheduler for, counted by hand on rows of depth 6 with milestones of 20, 40, 60 and 80 steps."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +68,9 @@ def test_no_job_asks_for_more_than_the_partition_allows(plan_of):
     assert resources.sampling_minutes(run, preset, shards=8, attempt=1) == AT_LEAST
     assert [resources.other_minutes(40, attempt) for attempt in (1, 2)] == [40, 60]
     assert resources.data_minutes(run.family.data) == AT_LEAST  # of the digits
-    assert resources.data_minutes(run.family.data.model_copy(update={"source": "images"})) == 60
+    images = run.family.data.model_copy(update={"source": "images"})
+    assert resources.data_minutes(images) == 60
+    assert [resources.data_minutes(images.model_copy(update={"parts": parts})) for parts in (4, 8)] == [15, AT_LEAST]
 
 
 def test_without_a_pace_work_may_take_as_long_as_a_job_may(plan_of):
@@ -86,6 +89,8 @@ def test_memory_is_that_of_the_processes_of_a_machine_and_more_at_a_next_attempt
     assert [resources.memory(1000, attempt) for attempt in (1, 2, 3, 9)] == [1000, 2000, 3000, 4000]
     images = resources.images_memory(run, run.family.presets["headline"], 1)
     assert images == PROCESS + 1  # eight images
+    assert resources.sampling_memory(run, 1) == PROCESS + math.ceil(8 * parameters(run) / 1e6)
+    assert resources.sampling_memory(run, 2) == 2 * resources.sampling_memory(run, 1)
 
 
 def test_about_as_many_parameters_as_xl_has(configuration):

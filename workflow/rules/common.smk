@@ -136,10 +136,10 @@ def packed(pattern):
 
 
 def parts_of(pattern, kind):
-    """What tells that each part of packed rows is made, if the data share the work among jobs."""
+    """What tells that each part of a work is made, if the data share it among jobs."""
 
     def made(wildcards):
-        family = PLAN.family_of(kind, getattr(wildcards, kind))
+        family = family_with(kind, getattr(wildcards, kind))
         parts = PLAN.scale.families[family].data.parts
         found = expand(at(pattern), **wildcards, part=range(1, parts + 1), parts=parts)
         return found if parts > 1 else []
@@ -289,6 +289,10 @@ def progress_of(job):
         return PLAN.path(Pattern.state, run=job.wildcards.run)
     if job.name in ("pack_images", "extract_latents"):
         return Path(job.output[0]).parent
+    if job.name in ("pack_images_part", "extract_latents_part"):
+        return Path(job.output[0]).parent.with_suffix("")  # their common folder
+    if job.name in ("make_reference", "make_reference_part"):
+        return PLAN.path(Pattern.reference_blocks, extractor=job.wildcards.extractor)
     return None
 
 
@@ -344,7 +348,7 @@ def memory(megabytes):
 
 
 def data_minutes(kind):
-    """The wall time of a job that reads all images of the data that its wildcard ``kind`` is a key of."""
+    """The wall time of a job that reads the images, or a part, of the data that its wildcard ``kind`` is a key of."""
 
     def found(wildcards):
         family = family_with(kind, getattr(wildcards, kind))
@@ -371,9 +375,14 @@ def training_memory(wildcards):
 
 
 def sampling_minutes(wildcards, attempt):
-    """The wall time of a job that draws samples, or one of several parts of them."""
-    shards, preset = int(getattr(wildcards, "shards", 1)), preset_of(wildcards)
-    return RESOURCES.sampling_minutes(RUNS[wildcards.run], preset, shards, attempt)
+    """The wall time of a job that draws samples, or one of several parts of them, or puts these together."""
+    run, preset = RUNS[wildcards.run], preset_of(wildcards)
+    return RESOURCES.sampling_minutes(run, preset, preset.shards, attempt)
+
+
+def sampling_memory(wildcards, attempt):
+    """The memory of a job that draws a part of a preset's samples."""
+    return RESOURCES.sampling_memory(RUNS[wildcards.run], attempt)
 
 
 def samples_memory(wildcards, attempt):

@@ -60,6 +60,7 @@ rule make_reference:
     input:
         images=ancient(images_to_compare),
         extractor=ancient(at(Pattern.extractor)),
+        parts=ancient(parts_of(Pattern.reference_part, "extractor")),
     output:
         at(Pattern.reference),
     log:
@@ -81,6 +82,37 @@ rule make_reference:
         family=extractor_option,
     shell:
         "python -m selftrans make-reference --family {params.family}"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+
+
+# Sums over blocks of images lie in an undeclared folder: a killed job goes on with the block that it was at. With more
+# than one part in the data, as many jobs make them beforehand; whatever they leave, `make_reference` makes itself.
+rule make_reference_part:
+    input:
+        images=ancient(images_to_compare),
+        extractor=ancient(at(Pattern.extractor)),
+    output:
+        temp(at(Pattern.reference_part)),
+    log:
+        at("logs/make_reference/{extractor}.{part}-of-{parts}.log"),
+    benchmark:
+        at("benchmarks/make_reference/{extractor}.{part}-of-{parts}.tsv")
+    wildcard_constraints:
+        extractor=extractors_where(lambda judge: judge.reference is None),
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
+        mem_mb=memory(6000),
+        runtime=data_minutes("extractor"),
+    params:
+        gpus=gpus_option,
+        family=extractor_option,
+    shell:
+        "python -m selftrans make-reference --family {params.family}"
+        " --part {wildcards.part}/{wildcards.parts}"
         "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 

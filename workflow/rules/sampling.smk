@@ -49,7 +49,7 @@ rule sample_shard:
     resources:
         gpu=1,
         cpus_per_gpu=THREADS.other,
-        mem_mb=memory(3000),
+        mem_mb=sampling_memory,
         runtime=sampling_minutes,
     params:
         gpus=gpus_option,
