@@ -1,4 +1,5 @@
 # make results/table5.csv   sets up an isolated environment, then makes the table
+# make GPUS=2 CORES=8 ...   on so many GPUs and cores (default: all that there are; GPUS=0 for the CPU alone)
 # make figures              every figure, into results/figures
 # make report               everything, on one page (results/index.html) and as Snakemake's report (results/report.html)
 # make test                 the test suite, but for what takes long
@@ -15,15 +16,20 @@ SNAKEMAKE ?= $(VENV)/bin/snakemake
 RUN := $(patsubst %snakemake,%python,$(SNAKEMAKE))
 # What a call changes: make results/table5.csv CONFIG="seeds=4"
 CONFIG ?=
+GPUS ?=
+# What `make report` is about.
+TARGETS ?= results/index.html
 # For the shell: a text as one word, and each word of a text. Neither make nor the shell expands what a call sets.
 quoted = '$(subst ','\'',$(1))'
 each_quoted = $(foreach word,$(1),$(call quoted,$(word)))
-SETTINGS := $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
-# The same as options of a verb.
-OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(value CONFIG))))
+SETTINGS := $(if $(value GPUS),--resources $(call each_quoted,$(addprefix gpu=,$(value GPUS))))
+SETTINGS += $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
+# The same as options of a verb, which need not know how jobs are shared out.
+OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(filter-out ranks=% nodes=% wall_time=%,$(value CONFIG)))))
 SHOWN := $(call each_quoted,$(OPTIONS))
-OPTIONS := $(call each_quoted,$(OPTIONS) $(patsubst %,--cores=%,$(filter-out all,$(value CORES))))
-unexport CONFIG CORES TARGETS
+OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(value CORES))) $(patsubst %,--gpus=%,$(filter-out 0,$(value GPUS)))
+OPTIONS := $(call each_quoted,$(OPTIONS))
+unexport CONFIG CORES GPUS TARGETS
 # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -45,24 +51,26 @@ $(READY): pyproject.toml requirements.lock
 	@touch $@
 
 # An existing file is checked by Snakemake all the same. A lock that a killed Snakemake left is removed.
-# How long it takes is said first.
+# What this machine lacks for it, how long it takes and how much it writes are said first; what is wrong ends it.
 results/%: FORCE $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
 	@case $(call quoted,$@) in results/INDEX.csv|*.html) ;; \
-	  results/*.csv|results/figures/*) $(RUN) -m selftrans plan $(call quoted,$(basename $*)) --brief $(OPTIONS);; esac
+	  results/*.csv|results/figures/*) $(RUN) -m selftrans doctor $(call quoted,$(basename $*)) --quick $(OPTIONS) && \
+	    $(RUN) -m selftrans plan $(call quoted,$(basename $*)) --brief $(OPTIONS);; esac
 	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- $(call quoted,$@)
 	@case $(call quoted,$@) in results/INDEX.csv|results/figures/*|*.html) ;; \
 	  results/*.csv) $(RUN) -m selftrans show $(SHOWN) $(call quoted,$@);; esac
 
 figures: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
+	@$(RUN) -m selftrans doctor figures --quick $(OPTIONS)
 	@$(RUN) -m selftrans plan figures --brief $(OPTIONS)
 	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- figures
 
 # Snakemake's report is about targets that are there: make report TARGETS=results/table5.csv
-TARGETS ?= results/index.html
 report: $(if $(filter $(VENV)/%,$(SNAKEMAKE)),$(READY))
 	@$(RUN) -m selftrans unlock
+	@$(if $(filter results/index.html,$(value TARGETS)),$(RUN) -m selftrans doctor --quick $(OPTIONS))
 	@$(if $(filter results/index.html,$(value TARGETS)),$(RUN) -m selftrans plan --brief $(OPTIONS))
 	@$(SNAKEMAKE) --cores $(call each_quoted,$(value CORES)) --quiet rules host $(SETTINGS) -- $(call each_quoted,$(value TARGETS))
 	@$(SNAKEMAKE) --quiet all --report results/report.html $(SETTINGS) -- $(call each_quoted,$(value TARGETS))

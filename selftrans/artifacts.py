@@ -267,6 +267,15 @@ def save_arrays(path: Path, kind: str, arrays: Mapping[str, np.ndarray | Stream]
     return digest.hexdigest()
 
 
+def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, types, shapes and bytes of ``arrays``, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        begin_array(digest, name, arrays[name].dtype, arrays[name].shape)
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
 def load_arrays(
     path: Path, kind: str, expected: Mapping[str, Any] | None = None, remedy: str = AGAIN
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -275,13 +284,9 @@ def load_arrays(
     Raises UserError if the file is missing, truncated, altered, or not what is asked for.
     """
     header = arrays_header(path, kind, expected, remedy)
-    digest = hashlib.sha256()
     with refuse_damage(path, remedy), np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in sorted(file.files) if name != "header"}
-    for name, array in arrays.items():
-        begin_array(digest, name, array.dtype, array.shape)
-        digest.update(np.ascontiguousarray(array).tobytes())
-    if digest.hexdigest() != header.get("sha256"):
+    if arrays_sha256(arrays) != header.get("sha256"):
         raise UserError(f"{path}: altered after it was written (its SHA-256 is another); {remedy}")
     return arrays, header
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -235,11 +235,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal. Raises UserError if it is no regular file."""
+def file_sha256(path: Path, tell: Callable[[int], object] = lambda count: None) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal; ``tell`` is called with how many more are read.
+
+    Raises UserError if it is no regular file.
+    """
     require_regular(path)
+    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(2**20):
+            digest.update(block)
+            tell(len(block))
+    return digest.hexdigest()
 
 
 def open_own(path: Path, mode: str = "a+") -> IO[str]:
@@ -255,6 +262,19 @@ def open_own(path: Path, mode: str = "a+") -> IO[str]:
         os.close(descriptor)
         raise UserError(f"{path}: {kind_of(Path(path).lstat().st_mode)}, where a file is wanted; remove it")
     return open(path, mode, encoding="utf-8", opener=lambda *_: descriptor)
+
+
+def own_temporary_folder(name: str) -> Path:
+    """A folder of this user's alone among the temporary files of this machine, for locks.
+
+    Its name can be guessed: raises UserError if somebody else could have put something there.
+    """
+    folder = Path(tempfile.gettempdir()) / f"selftrans-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
+        raise UserError(f"{folder}: no folder of your own that only you can write; remove it")
+    return folder
 
 
 def append_text(path: Path, text: str) -> None:

@@ -2,8 +2,6 @@
 
 import itertools
 import os
-import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from selftrans.errors import UserError
-from selftrans.files import open_own, take
+from selftrans.files import open_own, own_temporary_folder, take
 
 TERMINAL = "SELFTRANS_TERMINAL"  # set by the Snakefile to the terminal that it was started from
 
@@ -57,17 +55,12 @@ def _free_line(terminal: str) -> Iterator[int]:
     """
     with ExitStack() as stack:
         try:
-            folder = Path(tempfile.gettempdir()) / f"selftrans-bars-{os.getuid()}{terminal.replace('/', '-')}"
-            line = _take_line(folder, stack)
+            line = _take_line(own_temporary_folder(f"bars{terminal.replace('/', '-')}"), stack)
         except (OSError, UserError):  # there is no room, or somebody has put something else in a file's place
             line = 0
         yield line
 
 
 def _take_line(folder: Path, stack: ExitStack) -> int:
-    """Lock a line until the stack is left. The name can be guessed, so the folder must be ours and of nobody else."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o022:
-        return 0
+    """Lock a line until the stack is left."""
     return next(line for line in itertools.count() if take(stack.enter_context(open_own(folder / str(line)))) is None)

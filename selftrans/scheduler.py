@@ -139,6 +139,15 @@ def require_accounting(executor: Any) -> None:
         )
 
 
+def require_nodes(nodes: int, here: bool) -> None:
+    """Raise UserError if jobs that want several ``nodes`` are to run ``here``, on this one."""
+    if nodes > 1 and here:
+        raise UserError(
+            f"nodes: found {nodes}, but jobs run on this machine alone; allowed: 1, or a cluster that gives a job "
+            "several: --workflow-profile profiles/slurm"
+        )
+
+
 def check_profile(arguments: Sequence[str], root: Path) -> None:
     """Raise UserError if ``arguments`` of a snakemake call name a workflow profile that is not there.
 

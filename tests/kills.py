@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from selftrans.artifacts import load_arrays, load_tensors
 from selftrans.commands import main
 from selftrans.errors import UserError
-from selftrans.evaluation import inception
+from selftrans.evaluation import inception, reference
 from selftrans.evaluation.features import Features
 from selftrans.models.backbones import build_backbone
 from selftrans.models.encoders import OPTIONS, PUBLISHED
@@ -153,8 +153,9 @@ class SmallInception(nn.Module):
 
 @contextlib.contextmanager
 def small_models() -> Iterator[None]:
-    """A published encoder, extractor and model that are as small as the rest."""
+    """A published encoder, extractor and model, and blocks of a reference, that are as small as the rest."""
     large, inception.InceptionV3 = inception.InceptionV3, SmallInception
+    block, reference.BLOCK = reference.BLOCK, 300
     layout = LAYOUTS["f8d4"]
     LAYOUTS["f8d4"] = layout | TINY["f8d4"] | {"norm_groups": 2}
     MODELS["sit-mu8"] = {"backbone": "sit", "depth": 2, "width": 16, "heads": 2, "patch_size": 8}
@@ -163,6 +164,7 @@ def small_models() -> Iterator[None]:
         yield
     finally:
         inception.InceptionV3 = large
+        reference.BLOCK = block
         LAYOUTS["f8d4"] = layout
         del MODELS["sit-mu8"], OPTIONS["dino-s"]
 
@@ -183,6 +185,7 @@ def verbs(plan: Plan) -> list[Verb]:
         Verb(("train-tokenizer", *family)),
         Verb(("extract-latents", *family, "--batch-size", "512")),
         Verb(("train-extractor", *family)),
+        Verb(("make-reference", *family, "--part", "1/2")),
         Verb(("make-reference", *family)),
         Verb(("train-encoder", *family)),
         Verb(("import-tokenizer", "--family", "other")),
@@ -252,7 +255,7 @@ class Stage:
     @property
     def goes_on(self) -> bool:
         """Whether the verb, killed, does not begin anew."""
-        return self.verb.arguments[0] in ("train", "sample", "verify-checkpoint")
+        return self.verb.arguments[0] in ("train", "make-reference", "sample", "verify-checkpoint")
 
     @property
     def name(self) -> str:
@@ -418,6 +421,8 @@ def why_unreadable(path: Path) -> str | None:
                 read_lines(path, path.parent.name)
             case name if name.startswith("batch-"):
                 load_arrays(path, "batch")
+            case name if name.startswith("block-"):
+                load_arrays(path, reference.KIND)
             case name if not name.startswith("lease-") and not name.endswith(".part"):
                 return "nothing that is known"
     except UserError as error:

@@ -88,6 +88,18 @@ def settled(trainer: Trainer) -> list[bool]:
 def start(rank: int, count: int, port: int, *command: str, folder: Path) -> subprocess.Popen:
     """A process that is told its rank as torchrun does."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    return _started(place, *command, folder=folder)
+
+
+def start_task(task: int, nodes: int, step: str, *command: str, folder: Path) -> subprocess.Popen:
+    """A process that is told by SLURM that it is the task of one of several machines, which are all this one."""
+    job, number = step.split(".")
+    place = {"SLURM_JOB_ID": job, "SLURM_STEP_ID": number, "SLURM_PROCID": task, "SLURM_STEP_NODELIST": "localhost"}
+    place |= dict.fromkeys(("SLURM_STEP_NUM_NODES", "SLURM_STEP_NUM_TASKS"), nodes)
+    return _started(place, *command, folder=folder)
+
+
+def _started(place: dict[str, Any], *command: str, folder: Path) -> subprocess.Popen:
     environment = os.environ | {key: str(value) for key, value in place.items()}
     environment["PYTHONPATH"] = f"{TESTS.parent}:{TESTS}"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

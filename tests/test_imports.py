@@ -25,12 +25,13 @@ ORDER = [
         "progress",
         "parallel",
         "beats",
+        "gpus",
         "failures",
         "scheduler",
     ),
     *("config", "plan"),
     *("diffusion", "data", "models", "methods", "training", "sampling", "evaluation", "reporting"),
-    *("commands", "__main__"),
+    *("doctor", "commands", "__main__"),
 ]
 
 FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", "parallel", "config"}

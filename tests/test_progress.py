@@ -69,7 +69,7 @@ def test_the_line_of_another_process_is_left_alone(terminal):
 
 
 def folder_of_bars(keyboard):
-    return Path(tempfile.gettempdir()) / f"selftrans-bars-{os.getuid()}{keyboard.replace('/', '-')}"
+    return Path(tempfile.gettempdir()) / f"selftrans-{os.getuid()}-bars{keyboard.replace('/', '-')}"
 
 
 def a_link_to_a_folder(folder, victim):

@@ -99,6 +99,24 @@ def test_a_second_call_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
+def test_several_nodes_are_for_clusters(finished: Path) -> None:
+    """There srun starts a training on each of them; here they are refused before the first job."""
+    settings = ("--config", f"folder={SMOKE}", "ranks=4", "nodes=2", "--forcerun", "train_stage1", "--", TABLE)
+    rehearsed = snakemake("-n", "-p", *settings, folder=finished)
+    commands = re.findall(r"Shell command: (.* train .*?) >", rehearsed.stdout)
+    assert commands, rehearsed.stderr
+    each = "srun --nodes=2 --ntasks=2 --cpus-per-task=2 --kill-on-bad-exit=0 --wait=0 python -m selftrans train "
+    assert all(command.startswith(each) and " --ranks 4 --nodes 2 " in command for command in commands)
+    assert rehearsed.stdout.count("mpi=srun, nodes=2, tasks=2, tasks_per_gpu=0") == len(commands)
+    refused = snakemake(*settings, folder=finished)
+    assert refused.returncode == 1
+    assert "nodes: found 2, but jobs run on this machine alone; allowed: 1, or a cluster that" in refused.stderr
+    assert list(finished.rglob("*.safetensors"))  # no output of a job was removed
+    plain = snakemake("-n", "-p", "--forcerun", "train_stage1", "--", TABLE, folder=finished)
+    assert "srun" not in plain.stdout
+    assert "mpi" not in plain.stdout
+
+
 def test_every_kind_of_figure_is_drawn_and_reported(everything: Path, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
     shutil.copytree(everything, folder)

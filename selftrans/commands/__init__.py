@@ -14,6 +14,7 @@ from selftrans import __version__
 from selftrans.beats import beating
 from selftrans.errors import Interrupted, UserError, system_error
 from selftrans.failures import ERROR, STOPPED
+from selftrans.gpus import lease_gpus
 from selftrans.malloc import keep_freed_memory
 
 STDOUT = 1  # under the workflow, a job's log
@@ -22,6 +23,7 @@ GRACE = 20  # seconds for tidying up after SIGTERM
 VERBS = {
     "plan": "what a target would train, what is shared, and what is already there",
     "status": "what of a target is done, running, waiting and failed",
+    "doctor": "whether this machine will do for a target: libraries, GPUs, memory, disk, files from outside, SLURM",
     "fetch": "what a scale needs from outside: download it, or say where it is to be had",
     "pack-images": "images of a data source -> packed rows",
     "train-tokenizer": "packed images -> VAE",
@@ -53,6 +55,18 @@ VERBS = {
     "index": "which row is which folder (CSV)",
 }
 
+# Verbs that use GPUs, if there are any.
+ON_GPUS = {
+    "extract-latents",
+    "make-reference",
+    "import-reference",
+    "train",
+    "verify-checkpoint",
+    "sample",
+    "evaluate",
+    "probe-features",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb, and return its exit code.
@@ -70,6 +84,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description = f"{summary[0].upper()}{summary[1:]}. {module.__doc__}"
         options = verbs.add_parser(verb, help=summary, description=description)
         _add_common(options)
+        if verb in ON_GPUS:
+            options.add_argument(
+                "--gpus", type=_count, metavar="N", help="GPUs that nobody else has then; 0 for the CPU (default: all)"
+            )
         module.add_arguments(options)
         options.set_defaults(run=module.run)
     parsed = parser.parse_args(arguments)
@@ -79,6 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     try:
         with _ended_by_signals(), beating(STDOUT):
+            _share_gpus(parsed)
             code = parsed.run(parsed)  # None of most
             sys.stdout.flush()
     except Interrupted as error:
@@ -163,6 +182,18 @@ def _add_common(options: argparse.ArgumentParser) -> None:
         help="name in FOLDER/scales or path of a YAML file (default: $SELFTRANS_SCALE, or that of config.yaml)",
     )
     options.add_argument("--threads", type=int, help="CPU threads (default: all)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: 0 or more")
+    return int(text)
+
+
+def _share_gpus(parsed: argparse.Namespace) -> None:
+    """Before torch is loaded. The ranks of a training use those that the process which started them took."""
+    if getattr(parsed, "gpus", None) is not None and parsed.verb in ON_GPUS and "RANK" not in os.environ:
+        lease_gpus(parsed.gpus)
 
 
 def _limit_threads(threads: int | None) -> None:

@@ -4,13 +4,14 @@ import argparse
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from selftrans.config.families import Extractor, Family
 from selftrans.config.project import Project
 from selftrans.config.reading.project import load_project
 from selftrans.errors import UserError
 from selftrans.files import require_regular
+from selftrans.gpus import visible
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Keys, Run
@@ -21,15 +22,15 @@ if TYPE_CHECKING:
     from selftrans.data.packed import Packed
 
 
-def project_of(arguments: argparse.Namespace) -> Project:
-    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them."""
+def project_of(arguments: argparse.Namespace, **more: Any) -> Project:
+    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them, and ``more``."""
     asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only")}
-    return load_project(Path(arguments.config), **asked)
+    return load_project(Path(arguments.config), **asked, **more)
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def plan_of(arguments: argparse.Namespace, **more: Any) -> Plan:
     """The plan of `project_of`."""
-    return Plan(project_of(arguments))
+    return Plan(project_of(arguments, **more))
 
 
 def add_extent(parser: argparse.ArgumentParser) -> None:
@@ -39,25 +40,43 @@ def add_extent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", help="models or patterns of runs' names, such as sit-b2,ldit-*: rows to keep")
 
 
-def add_target(parser: argparse.ArgumentParser, default: str) -> None:
-    """What is asked about, ``default`` if nothing is named."""
-    known = "a table of tables.yaml, claims, figures, or figures/fig4 for one of them"
-    parser.add_argument("target", nargs="?", help=f"{known} (default: {default})")
+def add_target(parser: argparse.ArgumentParser, default: str = "all") -> None:
+    """The target, ``default`` if none is named, and the seeds and rows of it."""
+    parser.add_argument(
+        "target",
+        nargs="?",
+        help=f"a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: {default})",
+    )
+    add_extent(parser)
+
+
+def files_of(arguments: argparse.Namespace, plan: Plan) -> dict[str, list[Path]]:
+    """{target: the files that it is made of}, for the one that is asked for, or all.
+
+    Raises UserError if there is no such target.
+    """
+    from selftrans.reporting.targets import inputs_of_result, results_of
+
+    targets = results_of(plan, arguments.target)
+    return {
+        name: [path for found in results for path in inputs_of_result(plan, found)] for name, results in targets.items()
+    }
 
 
 def add_devices(parser: argparse.ArgumentParser) -> None:
-    """The options --cores and --gpus of verbs that estimate times."""
+    """The options --cores and --gpus."""
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
-    parser.add_argument("--gpus", type=int, default=1, help="to do it on, at scales that need them (default: 1)")
+    parser.add_argument(
+        "--gpus", type=int, help="to do it on, at scales that need them (default: all, or one if there is none)"
+    )
 
 
-def devices_of(arguments: argparse.Namespace) -> dict[str, int]:
-    """How many there are of each kind, as a scale's pace names it. Raises UserError for none."""
-    devices = {"core": arguments.cores, "GPU": arguments.gpus}
-    for device, count in devices.items():
-        if count < 1:
-            raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
-    return devices
+def devices_of(arguments: argparse.Namespace, device: str) -> int:
+    """How many there are to work on of "core" or "GPU". Raises UserError if an option says fewer than one."""
+    for option, count in {"cores": arguments.cores, "gpus": arguments.gpus}.items():
+        if count is not None and count < 1:
+            raise UserError(f"--{option}: found {count}; allowed: 1 or more")
+    return arguments.cores if device == "core" else arguments.gpus or len(visible()) or 1
 
 
 def add_family(parser: argparse.ArgumentParser) -> None:

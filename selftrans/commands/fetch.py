@@ -6,54 +6,21 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 from selftrans import __version__
 from selftrans.commands.common import plan_of
-from selftrans.config.publications import Publication, PublishedFile
+from selftrans.config.publications import Publication
 from selftrans.config.reading.publications import load_publications
 from selftrans.errors import UserError
 from selftrans.files import file_sha256, require_regular, require_replaceable, write_text
 from selftrans.leases import Lease, held
 from selftrans.plan.outside import Outside, outside
 from selftrans.plan.plan import Plan
+from selftrans.plan.published import Item, items_of
 from selftrans.progress import progress_bar
 
 BLOCK = 2**20  # bytes
 PATIENCE = 60  # seconds without a byte
-
-
-@dataclass(frozen=True)
-class Item:
-    """A file that is wanted, and where."""
-
-    publication: Publication
-    file: PublishedFile
-    path: Path
-
-    @property
-    def part(self) -> Path:
-        """The beginning of the file, while it is downloaded."""
-        return self.path.with_name(f"{self.path.name}.part")
-
-    @property
-    def version(self) -> Path:
-        """Which file the part is of, as its server says (its ETag)."""
-        return self.path.with_name(f"{self.path.name}.part.etag")
-
-    @property
-    def record(self) -> Path:
-        """What says which file came, in the form of `sha256sum`."""
-        return self.path.with_name(f"{self.path.name}.sha256")
-
-    @property
-    def sha256(self) -> str | None:
-        """That of the published file, or of the one that came first; None if neither is known."""
-        if self.file.sha256 is None and self.record.exists():
-            require_regular(self.record)
-            return self.record.read_text(encoding="utf-8")[:64]
-        return self.file.sha256
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +40,7 @@ def run(arguments: argparse.Namespace) -> None:
     plan = plan_of(arguments)
     needed = _named(outside(plan), arguments.names)
     publications = load_publications(plan.project.folder)
-    items = [item for found in needed for item in _items(found, publications)]
+    items = [item for found in needed for item in items_of(found, publications)]
     if arguments.list:
         _list(needed, publications)
     elif arguments.print:
@@ -92,22 +59,12 @@ def _named(needed: list[Outside], names: list[str]) -> list[Outside]:
     return [found for found in needed if not names or found.name in names]
 
 
-def _items(found: Outside, publications: dict[str, Publication]) -> Iterator[Item]:
-    """The files behind a path of the scale: one and what lies beside it, or a folder of them."""
-    publication = publications.get(found.name)
-    for number, file in enumerate(publication.files if publication else ()):
-        if publication.folder:
-            yield Item(publication, file, found.path / file.name)
-        else:
-            yield Item(publication, file, found.path if number == 0 else found.path.with_name(file.name))
-
-
 # ------------------------------------------------------------------------------------------- what is said
 
 
 def _list(needed: list[Outside], publications: dict[str, Publication]) -> None:
     for found in needed:
-        publication, items = publications.get(found.name), list(_items(found, publications))
+        publication, items = publications.get(found.name), list(items_of(found, publications))
         there = all(item.path.exists() for item in items) if items else found.path.exists()
         print(f"{found.name}: {found.path} ({'there' if there else 'not there'})")
         if publication is not None:
@@ -161,13 +118,9 @@ def _is_there(item: Item) -> bool:
     require_replaceable(item.path)
     if not item.path.exists():
         return False
-    size, sha256 = item.path.stat().st_size, file_sha256(item.path)
-    if (item.file.bytes or size) != size or (item.sha256 or sha256) != sha256:
-        known = f"{item.sha256 or 'not known'}, {item.file.bytes or 'an unknown number of'} bytes"
-        raise UserError(
-            f"{item.path}: SHA-256 {sha256}, {size} bytes, where {item.file.address} has {known}; move the file away, "
-            "and give the same command again"
-        )
+    sha256 = file_sha256(item.path)
+    if difference := item.difference(sha256):
+        raise UserError(f"{difference}; move the file away, and give the same command again")
     _write_down(item, sha256)
     return True
 

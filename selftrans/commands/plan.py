@@ -4,9 +4,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_devices, add_extent, add_target, devices_of, plan_of
+from selftrans.commands.common import add_devices, add_target, devices_of, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
+from selftrans.plan.size import in_words
 
 if TYPE_CHECKING:
     from selftrans.reporting.remaining import Remaining
@@ -14,25 +15,23 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
-    add_target(parser, "all")
+    add_target(parser)
     parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
     add_devices(parser)
-    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
     from selftrans.reporting.remaining import Remaining
-    from selftrans.reporting.targets import files_of, results_of
 
-    devices = devices_of(arguments)
     plan = plan_of(arguments)
-    targets = results_of(plan, arguments.target)
-    files = {name: [path for result in found for path in files_of(plan, result)] for name, found in targets.items()}
+    pace = plan.scale.pace
+    count = devices_of(arguments, pace.device if pace else "core")
+    files = files_of(arguments, plan)
     if not arguments.brief:
         _print_runs(plan, _needed(plan, files))
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(remaining, devices))
+    print(_sentence(remaining, count))
 
 
 def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
@@ -60,9 +59,10 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(remaining: "Remaining", devices: dict[str, int]) -> str:
-    """What is not there yet, and about how long it takes, if the scale knows its pace."""
+def _sentence(remaining: "Remaining", count: int) -> str:
+    """What is not there yet, how much it writes, and about how long it takes, if the scale knows its pace."""
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
-    return "; ".join(filter(None, (text, remaining.estimate(devices))))
+    text += f", {in_words(sum(remaining.bytes().values()))}"
+    return "; ".join(filter(None, (text, remaining.estimate(count))))

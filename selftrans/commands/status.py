@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from selftrans.commands.common import add_devices, add_extent, add_target, devices_of, plan_of
+from selftrans.commands.common import add_devices, add_target, devices_of, plan_of
 
 if TYPE_CHECKING:
     from selftrans.reporting.status import Report, Status
@@ -21,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     shown.add_argument("--all", action="store_true", help="a line for what is done or waits as well")
     shown.add_argument("--json", action="store_true", help="all of it for machines: a list of records")
     add_devices(parser)
-    add_extent(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,8 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
     from selftrans.reporting.status import Status, begun, in_columns, in_words
     from selftrans.reporting.targets import results_of
 
-    devices = devices_of(arguments)
     plan = plan_of(arguments)
+    pace = plan.scale.pace
+    count = devices_of(arguments, pace.device if pace else "core")
     names = [name for found in results_of(plan, arguments.target).values() for name in found]
     status = Status(plan, names, [] if arguments.target else begun(plan))
     reports = status.reports
@@ -40,11 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([report.record() for report in reports], indent=2))
     else:
         summary = f"{arguments.target or 'begun'}: {in_words(reports)}"
-        print(summary, *in_columns(reports, arguments.all), *_ahead(status, reports, devices), sep="\n")
+        print(summary, *in_columns(reports, arguments.all), *_ahead(status, reports, count), sep="\n")
     return int(any(report.state == "failed" for report in reports))
 
 
-def _ahead(status: "Status", reports: "list[Report]", devices: dict[str, int]) -> Iterator[str]:
+def _ahead(status: "Status", reports: "list[Report]", count: int) -> Iterator[str]:
     """What jobs wait for, and how long they will take."""
     from selftrans.reporting.status import reasons
 
@@ -52,5 +52,5 @@ def _ahead(status: "Status", reports: "list[Report]", devices: dict[str, int]) -
     if waiting is not None:
         yield waiting
         remaining = status.remaining()
-        if remaining.jobs and (estimate := remaining.estimate(devices)):
+        if remaining.jobs and (estimate := remaining.estimate(count)):
             yield f"what does not run yet: {estimate}"

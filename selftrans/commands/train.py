@@ -15,6 +15,8 @@ from selftrans.plan.runs import Run
 if TYPE_CHECKING:
     import torch
 
+    from selftrans.training.nodes import Meeting
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
@@ -23,6 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--save-every", type=float, default=300.0, metavar="S", help="seconds between states (default: 300)"
     )
     parser.add_argument("--ranks", type=_count, default=1, metavar="N", help="processes, one for each GPU (default: 1)")
+    parser.add_argument(
+        "--nodes",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="machines that they are on, equally many on each: one task of srun each (default: 1)",
+    )
     parser.add_argument(
         "--micro-batch", type=_count, metavar="N", help="examples that a GPU takes at once (default: the family's)"
     )
@@ -41,6 +50,15 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _here(ranks: int, nodes: int) -> "tuple[int, Meeting]":
+    """(how many of ``ranks`` processes are this machine's, where it meets the others). Raises UserError if unequal."""
+    from selftrans.training.nodes import Meeting
+
+    if ranks % nodes:
+        raise UserError(f"--nodes: found {nodes}; allowed: divisors of the number of ranks ({ranks})")
+    return ranks // nodes, Meeting.of_slurm(nodes) if nodes > 1 else Meeting.on_one_machine()
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Train a run to a milestone, from where it is."""
     from selftrans.data.latent_stats import LatentStats
@@ -54,8 +72,9 @@ def run(arguments: argparse.Namespace) -> None:
     run, step = milestone_of(arguments, plan)
     if run.row.published is not None:
         raise UserError(f"{run.name}: its weights are published: selftrans import-published {arguments.reference}")
-    if arguments.ranks > 1 and "RANK" not in os.environ:
-        launch(arguments.ranks, arguments.given)
+    if max(arguments.ranks, arguments.nodes) > 1 and "RANK" not in os.environ:
+        ranks, meeting = _here(arguments.ranks, arguments.nodes)
+        launch(ranks, meeting, arguments.rank_timeout, arguments.given)
     if arguments.micro_batch:
         run = replace(run, family=run.family.model_copy(update={"micro_batch": arguments.micro_batch}))
     about = {"key": run.keys.latents}

@@ -26,3 +26,4 @@ class Publication(Record):
     licence: str
     folder: bool = False  # whether a scale names the folder that the files lie in, instead of the first of them
     files: tuple[PublishedFile, ...] = ()
+    images_per_class: Annotated[int, Field(gt=0)] | None = None  # of a data set, on average

@@ -280,10 +280,11 @@ class Packed:
             if zlib.crc32(out) != shard.crc32[place]:
                 raise shard.refusal(place)
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All rows in their order, as (rows (B, ...), labels (B,))."""
-        for indices in torch.arange(len(self)).split(batch_size):
-            yield self.read(indices), self.labels[indices]
+    def batches(self, batch_size: int, indices: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """All rows in their order, or those of a range, as (rows (B, ...), labels (B,))."""
+        wanted = torch.arange(len(self)) if indices is None else torch.tensor(indices)
+        for batch in wanted.split(batch_size):
+            yield self.read(batch), self.labels[batch]
 
     def all(self) -> tuple[Tensor, Tensor]:
         """Everything in memory: (rows (N, ...), labels (N,)). For small sets."""

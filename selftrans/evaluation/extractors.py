@@ -102,16 +102,17 @@ class Extractor:
         self.replicas = [network.to(device) for network, device in zip([self.network, *copies], devices, strict=True)]
         return self
 
-    def extract(self, images: Images, batch_size: int | None = None) -> Iterator[Features]:
+    def extract(self, images: Images, batch_size: int | None = None, of: str = "") -> Iterator[Features]:
         """Features, batch by batch and in order, on the CPU, in float32 proper; images are read ahead.
 
-        Raises ValueError for anything but (n, 3, H, W) uint8, of a size that the network takes.
+        ``of`` stands before the progress bar, after the extractor's name. Raises ValueError for anything but
+        (n, 3, H, W) uint8, of a size that the network takes.
         """
         batches = read_ahead(images.split(batch_size or self.batch_size))
         workers = [partial(_features, network) for network in self.replicas]
         # One on a CPU works where it is asked: other threads have less of the memory that malloc keeps.
         alone = len(workers) == 1 and next(self.network.parameters()).device.type == "cpu"
-        with progress_bar(len(images), f"{self.name} features", "image") as bar, _without_tf32():
+        with progress_bar(len(images), f"{self.name} features{of}", "image") as bar, _without_tf32():
             for features in map(workers[0], batches) if alone else spread(workers, batches):
                 yield features
                 bar.update(len(features.pool))

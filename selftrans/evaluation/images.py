@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrans.artifacts import begin_array, check_header
+from selftrans.artifacts import arrays_sha256, begin_array, check_header
 from selftrans.errors import UserError
 from selftrans.evaluation.npz import NPY_HEADER, REMEDY, WANTED, arrays_in, layout_of, open_zip, own_header, read_array
 from selftrans.evaluation.pictures import (
@@ -45,6 +45,7 @@ class ImageSet:
     header: dict[str, Any] = field(default_factory=dict)  # what selftrans' own samples say about themselves
     folders: dict[str, int] = field(default_factory=dict)  # of pictures: how many lie in which folder
     sha256: str | None = field(default=None, init=False)  # of all pixels, once they have been read to the end
+    unreadable: tuple[()] = field(default=(), init=False)  # one that cannot be read ends it
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -72,6 +73,12 @@ class ImageSet:
         if self.header.get("sha256", digest.hexdigest()) != digest.hexdigest():
             raise ValueError("altered after it was written (its SHA-256 is another)")
 
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What decides whether other images are these, after all have been read."""
+        labels = {} if self.labels is None else {"labels": arrays_sha256({"labels": self.labels.numpy()})}
+        return {"images": self.sha256, "size": list(self.size), **labels}
+
     def __str__(self) -> str:
         height, width = self.size
         text = f"{len(self):,} images of {width}×{height} pixels"
@@ -87,15 +94,17 @@ class Rows(Protocol):
     def __len__(self) -> int:
         """N."""
 
-    def batches(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (n, 3, H, W) uint8 and their labels."""
+    def batches(self, batch_size: int, indices: range | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (n, 3, H, W) uint8 and their labels; all of them, or those of a range."""
 
 
-def packed_images(packed: Rows) -> ImageSet:
-    """Images that are packed."""
+def packed_images(packed: Rows, indices: range | None = None) -> ImageSet:
+    """Images that are packed; all of them, or those of a range."""
+    indices = range(len(packed)) if indices is None else indices
     first, _ = next(packed.batches(1))
-    shape = (len(packed), *first.shape[2:], 3)
-    return ImageSet(shape, lambda size: (rows for rows, _ in packed.batches(size)), packed.labels)
+    shape = (len(indices), *first.shape[2:], 3)
+    labels = packed.labels[indices.start : indices.stop]
+    return ImageSet(shape, lambda size: (rows for rows, _ in packed.batches(size, indices)), labels)
 
 
 def open_images(path: Path) -> ImageSet:

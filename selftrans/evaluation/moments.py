@@ -1,5 +1,6 @@
 """Mean and covariance of a set of features, gathered batch by batch in float64."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from selftrans.evaluation.checks import require_covariance, require_rows, require_same_width
 
 BLOCK = 4096  # rows that are float64 at one time: 64 MiB at D = 2048
+SUMS = ("shift", "sum", "products")
 WAITING = 1024  # rows that are gathered first, since each addition touches all D² sums
 
 
@@ -36,10 +38,7 @@ class Moments:
     @classmethod
     def from_features(cls, features: Tensor) -> Self:
         """Moments of an (N, D) matrix. Raises ValueError if N < 2 or a row is not finite."""
-        accumulator = MomentAccumulator()
-        for block in features.split(BLOCK):
-            accumulator.update(block)
-        return accumulator.moments()
+        return MomentAccumulator.of(features).moments()
 
 
 class MomentAccumulator:
@@ -53,6 +52,31 @@ class MomentAccumulator:
         self.count = 0
         self._shift: Tensor | None = None
         self._waiting: list[Tensor] = []
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """That has seen an (N, D) matrix. Raises ValueError if it is empty, or a row is not finite."""
+        accumulator = cls()
+        for block in features.split(BLOCK):
+            accumulator.update(block)
+        return accumulator
+
+    @classmethod
+    def of_sums(cls, sums: Mapping[str, Tensor]) -> Self:
+        """That knows what another one knew."""
+        accumulator = cls()
+        if sums:
+            accumulator.count = int(sums["count"])
+            accumulator._shift, accumulator._sum, accumulator._products = (sums[name] for name in SUMS)
+        return accumulator
+
+    def sums(self) -> dict[str, Tensor]:
+        """All that it knows, to its last bit; nothing, of one that has seen nothing."""
+        if self._shift is None:
+            return {}
+        self._add_waiting()
+        values = (self._shift, self._sum, self._products)
+        return {"count": torch.tensor(self.count), **dict(zip(SUMS, values, strict=True))}
 
     def update(self, features: Tensor) -> None:
         """Add a batch. Raises ValueError if it is empty, not finite, or of another width than the first."""

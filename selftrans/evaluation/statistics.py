@@ -1,6 +1,5 @@
 """What the metrics know of a set of images, and the file that it is kept in; other suites read its moments too."""
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selftrans.artifacts import begin_array, load_arrays, save_arrays
+from selftrans.artifacts import arrays_sha256, load_arrays, save_arrays
 from selftrans.config.names import INCEPTION
 from selftrans.errors import UserError
 from selftrans.evaluation.checks import require_rows, require_same_width
-from selftrans.evaluation.extractors import Extractor, Images
+from selftrans.evaluation.extractors import Extractor
 from selftrans.evaluation.features import Features
 from selftrans.evaluation.images import ImageSet, open_images
 from selftrans.evaluation.moments import MomentAccumulator, Moments
@@ -102,36 +101,6 @@ class Statistics:
             labels,
         )
 
-    @classmethod
-    def condense(
-        cls, batches: Iterable[Features], extractor: str, extractor_sha256: str, count: int, rows: int
-    ) -> Self:
-        """As `gather`, of ``count`` images that are too many to keep all features of: ``rows`` of them, evenly spread.
-
-        Moments are those of all; there are no logits. Where fewer than ``count`` come, there are fewer rows.
-        """
-        kept = torch.arange(rows) * count // rows
-        pool, spatial, features = MomentAccumulator(), MomentAccumulator(), []
-        for batch in batches:
-            inside = (kept >= pool.count) & (kept < pool.count + len(batch.pool))
-            features.append(batch.pool.cpu()[kept[inside] - pool.count])
-            pool.update(batch.pool.cpu())
-            if batch.spatial is not None:
-                spatial.update(batch.spatial.cpu())
-        spatial_moments = spatial.moments() if spatial.count else None
-        return cls(extractor, extractor_sha256, pool.moments(), spatial_moments, torch.cat(features))
-
-    @classmethod
-    def of(cls, images: Images, extractor: Extractor, rows: int | None = None, labels: Tensor | None = None) -> Self:
-        """Of images as ``extractor`` sees them; with features of no more than ``rows`` of them, if given.
-
-        Raises ValueError as `gather` does.
-        """
-        batches, names = extractor.extract(images), (extractor.name, extractor.sha256)
-        if rows is None or len(images) <= rows:
-            return cls.gather(batches, *names, labels)
-        return cls.condense(batches, *names, len(images), rows)
-
     def save(self, path: Path, key: str | None = None) -> None:
         """Write an npz, without the logits; evaluators of other projects read its ``mu, sigma, mu_s, sigma_s``.
 
@@ -217,8 +186,8 @@ class Source:
         count = self.stored.count
         return f"{self.path}: statistics of {'an unknown number of' if count is None else f'{count:,}'} images"
 
-    def statistics(self, extractor: Extractor, rows: int | None = None) -> Statistics:
-        """Statistics, of images as ``extractor`` sees them; with features of no more than ``rows`` of them, if given.
+    def statistics(self, extractor: Extractor) -> Statistics:
+        """Statistics, of images as ``extractor`` sees them.
 
         Raises UserError that names the file, also if its statistics were made with another extractor.
         """
@@ -233,8 +202,8 @@ class Source:
         if self.images is None:
             return Statistics(*names, *self.moments, made_of=moments_of)
         try:
-            seen = Statistics.of(self.images, extractor, rows, self.images.labels)
-            seen = replace(seen, made_of=self._images_of())
+            seen = Statistics.gather(extractor.extract(self.images), *names, self.images.labels)
+            seen = replace(seen, made_of=self.images.made_of)
             if self.moments is None:
                 return seen
             pool, spatial = self.moments
@@ -251,13 +220,6 @@ class Source:
             )
         return self.stored
 
-    def _images_of(self) -> dict[str, Any]:
-        """What decides whether other images are these, after all have been read."""
-        made_of = {"images": self.images.sha256, "size": list(self.images.size)}
-        if self.images.labels is not None:
-            made_of["labels"] = _sha256({"labels": self.images.labels.numpy()})
-        return made_of
-
 
 def _stored_moments(path: Path) -> tuple[tuple[Moments, Moments | None], str]:
     """Pool and, if there are any, spatial moments, and the SHA-256 of the arrays."""
@@ -265,19 +227,11 @@ def _stored_moments(path: Path) -> tuple[tuple[Moments, Moments | None], str]:
         names = sorted(name for name in arrays_in(archive) if name.startswith(("mu", "sigma", "count")))
         arrays = {name: read_array(archive, name, MOMENTS_BYTES) for name in names}
     try:
-        return _moments_of(arrays), _sha256(arrays)
+        return _moments_of(arrays), arrays_sha256(arrays)
     except KeyError as error:
         raise UserError(f"{path}: it has moments, but no {error}") from error
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def _sha256(arrays: Mapping[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        begin_array(digest, name, array.dtype, array.shape)
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 def _moments_of(arrays: dict[str, np.ndarray]) -> tuple[Moments, Moments | None]:

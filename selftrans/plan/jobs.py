@@ -153,11 +153,18 @@ def _extractor(plan: Plan, found: Wildcards) -> Made:
 
 
 def _reference(plan: Plan, found: Wildcards) -> Made:
-    judge, extractor = plan.judges[found["extractor"]], plan.path(Pattern.extractor, **found)
+    judge = plan.judges[found["extractor"]]
     if judge.reference is not None:
-        return "import_reference", [extractor]
+        return "import_reference", [plan.path(Pattern.extractor, **found)]
+    _, inputs = _reference_part(plan, found)
+    return "make_reference", [*inputs, *_parts(plan, judge.family, Pattern.reference_part, found)]
+
+
+def _reference_part(plan: Plan, found: Wildcards) -> Made:
+    judge = plan.judges[found["extractor"]]
     packed = plan.scale.families[judge.family].compares_packed_images(judge.recipe)
-    return "make_reference", [*(_splits(plan, judge.family, "train") if packed else []), extractor]
+    images = _splits(plan, judge.family, "train") if packed else []
+    return "make_reference_part", [*images, plan.path(Pattern.extractor, extractor=found["extractor"])]
 
 
 def _encoder(plan: Plan, found: Wildcards) -> Made:
@@ -245,6 +252,7 @@ RULES = {
     Pattern.extractor: _extractor,
     Pattern.extractor_report: _extractor,
     Pattern.reference: _reference,
+    Pattern.reference_part: _reference_part,
     Pattern.encoder: _encoder,
     Pattern.encoder_report: _encoder,
 }

@@ -32,25 +32,25 @@ def outside(plan: Plan) -> list[Outside]:
     return list(found.values())
 
 
+def outside_of(plan: Plan, made: Iterable[Path]) -> list[Outside]:
+    """What of outside the files ``made`` are made of, each path once."""
+    files = list(made)
+    needs = chain(_checkpoints(plan), *(_needs(plan, family) for family in plan.keys))
+    found: dict[Path, Outside] = {}
+    for source, needed in needs:
+        if _any_of(files, source):
+            found.setdefault(needed.path, needed)
+    return list(found.values())
+
+
 def require_outside(plan: Plan, made: Iterable[Path]) -> None:
     """Raise UserError that names what is not there of what the files ``made`` are made of, each in a line."""
-    missing = missing_of(plan, made)
+    missing = [found for found in outside_of(plan, made) if not found.path.exists()]
     if missing:
         scale = plan.project.scale_file
         how = f"`selftrans fetch {scale}` brings what can be had, and says where the rest is"
         lines = [f"{found.key}: {found.path} ({found.name}) is not there" for found in missing]
         raise UserError("\n".join([*lines[:-1], f"{lines[-1]}; {how}"]))
-
-
-def missing_of(plan: Plan, made: Iterable[Path]) -> list[Outside]:
-    """What is not there of what the files ``made`` are made of, each path once."""
-    files = list(made)
-    missing: dict[Path, Outside] = {}
-    needs = chain(_checkpoints(plan), *(_needs(plan, family) for family in plan.keys))
-    for source, found in needs:
-        if _any_of(files, source) and not found.path.exists():
-            missing.setdefault(found.path, found)
-    return list(missing.values())
 
 
 def _any_of(files: Iterable[Path], source: Path) -> bool:

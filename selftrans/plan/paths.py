@@ -44,6 +44,8 @@ class Pattern:
     extractor = "extractors/{extractor}.safetensors"
     extractor_report = "extractors/{extractor}.json"
     reference = "references/{extractor}.npz"
+    reference_part = "references/{extractor}.parts/{part}-of-{parts}.json"
+    reference_blocks = "work/references/{extractor}"  # not an output: what was made of a reference so far
     encoder = "encoders/{encoder}.safetensors"
     encoder_report = "encoders/{encoder}.json"
     ema = "runs/{run}/step-{step}.ema.safetensors"
@@ -71,6 +73,7 @@ class Log:
     train_extractor = "logs/train_extractor/{extractor}.log"
     import_extractor = "logs/import_extractor/{extractor}.log"
     make_reference = "logs/make_reference/{extractor}.log"
+    make_reference_part = "logs/make_reference/{extractor}.{part}-of-{parts}.log"
     import_reference = "logs/import_reference/{extractor}.log"
     train_encoder = "logs/train_encoder/{encoder}.log"
     import_encoder = "logs/import_encoder/{encoder}.log"

@@ -50,14 +50,29 @@ class JobResources:
         processes = self.plan.project.ranks // self.plan.project.nodes
         return processes * PROCESS + math.ceil(2 * state)
 
+    @property
+    def nodes(self) -> dict[str, int | str]:
+        """What a training asks for besides, if it is to have several machines: a task on each, started by srun.
+
+        The plugin's names: with ``mpi`` it leaves the call of srun to the job, with ``tasks_per_gpu`` 0 it asks for
+        no more tasks than ``tasks``.
+        """
+        nodes = self.plan.project.nodes
+        return {"mpi": "srun", "nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0} if nodes > 1 else {}
+
     def data_minutes(self, data: Data) -> int:
-        """Of a job that reads all images, and goes on where it was ended."""
-        return AT_LEAST if data.source == "digits" else self.longest
+        """Of a job that reads a part of the images, all if there is but one, and goes on where it was ended."""
+        estimate = 0 if data.source == "digits" else math.ceil(self.longest / data.parts)
+        return min(max(estimate, AT_LEAST), self.longest)
 
     def images_memory(self, run: Run, preset: Preset, attempt: int) -> int:
         """MB of a job that has all samples of a preset at once."""
         images = preset.samples * 3 * run.family.data.size**2 / 1e6
         return self.memory(PROCESS + math.ceil(2 * images), attempt)
+
+    def sampling_memory(self, run: Run, attempt: int) -> int:
+        """MB of a job that draws samples batch by batch: its weights, and what they are read into."""
+        return self.memory(PROCESS + math.ceil(2 * 4 * parameters(run) / 1e6), attempt)
 
     def memory(self, megabytes: int, attempt: int) -> int:
         """``megabytes``, and more for a job that is tried again: it may have had too little."""

@@ -1,17 +1,21 @@
-"""What has still to be trained, sampled and measured for a target, and about how long that takes.
+"""What has still to be trained, sampled and measured for a target, about how long that takes, and how much it writes.
 
-Data, VAE, extractor and encoder are made once and are not counted.
+Data, VAE, extractor and encoder are made once; they are not counted, but for the room that images and latents take.
 """
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from selftrans.config.reading.publications import load_publications
 from selftrans.config.scales import Pace
+from selftrans.plan import size
 from selftrans.plan.cost import Work, sampling, training
 from selftrans.plan.paths import Pattern, wildcards_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, Teacher
+from selftrans.plan.sources import MANIFEST, missing_sources
 from selftrans.reporting.text import duration
 
 
@@ -30,9 +34,13 @@ class Remaining:
         """``files`` are metrics, samples, weights or features; others are not counted."""
         self.plan = plan
         self.jobs: dict[Path, Job] = {}  # by the file that each makes
+        asked: dict[Path, Run] = {}
         for path in files:
             if not path.exists() and (origin := plan.origin(path)):
                 self._made(path, *origin)
+                asked[path] = origin[0]
+        made = asked | {path: job.work.run for path, job in self.jobs.items()}
+        self.sources = missing_sources(plan, made.items())  # what all that rests on and is not there: {file: run}
 
     def _made(self, path: Path, run: Run, step: int) -> None:
         found = path.relative_to(self.plan.root)
@@ -58,6 +66,34 @@ class Remaining:
         """The runs that are trained, or trained further."""
         return {job.work.run for job in self.jobs.values() if job.work.steps}
 
+    def bytes(self) -> dict[Path, int]:
+        """{folder: about how much is written there} and stays; images are left out of which nobody knows how many."""
+        written: Counter[Path] = Counter()
+        for path, job in self.jobs.items():
+            found = path.relative_to(self.plan.root)
+            if job.work.steps:
+                written[path.parent.parent] += size.weights_bytes(job.work.run)
+            elif wildcards := wildcards_of(Pattern.teacher, found):
+                written[path.parent] += size.teacher_bytes(job.work.run.backbone, int(wildcards["layer"]))
+            elif wildcards := wildcards_of(Pattern.samples, found):
+                written[path.parent] += size.samples_bytes(job.work.run, job.work.run.preset_named(wildcards["preset"]))
+        for run in self.trained:
+            work = self.plan.path(Pattern.work, run=run.id)
+            if not work.exists():
+                written[work.parent] += size.state_bytes(run)
+        publications = load_publications(self.plan.project.folder)
+        for path, run in self.sources.items():
+            data, folder = run.family.data, path.parent
+            if wildcards := wildcards_of(Pattern.images, folder.relative_to(self.plan.root)):
+                count = size.count_images(data, wildcards["split"], publications) or 0
+                written[folder.parent.parent] += size.images_bytes(data, count)
+            elif path.name == MANIFEST:
+                count = size.count_images(data, "train", publications) or 0
+                written[folder.parent] += size.latents_bytes(run.family, count)
+            elif wildcards_of(Pattern.ema, path.relative_to(self.plan.root)):  # published
+                written[folder.parent] += size.weights_bytes(run)
+        return dict(written)
+
     def seconds(self, pace: Pace, devices: int) -> float:
         """At best: no sooner than ``devices`` do all jobs, nor than the longest chain of jobs that wait for another."""
         done: dict[Path, float] = {}
@@ -67,12 +103,11 @@ class Remaining:
         total = sum(job.work.seconds(pace) for job in self.jobs.values())
         return max(total / devices, *done.values(), 0.0)
 
-    def estimate(self, devices: Mapping[str, int]) -> str | None:
-        """About how long it takes, in words, on so many of each kind of device; None if the scale knows no pace."""
+    def estimate(self, count: int) -> str | None:
+        """About how long it takes, in words, on ``count`` devices of the pace's; None if the scale knows no pace."""
         pace = self.plan.scale.pace
         if pace is None:
             return None
-        count = devices[pace.device]
         about = f"about {duration(self.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
         return f"{about} at the pace of {self.plan.project.scale_file}"
 

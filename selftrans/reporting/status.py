@@ -17,13 +17,13 @@ from selftrans.config.presets import Preset
 from selftrans.failures import failure_of
 from selftrans.leases import holders
 from selftrans.plan.jobs import Job, Jobs
-from selftrans.plan.outside import missing_of
+from selftrans.plan.outside import outside_of
 from selftrans.plan.paths import Log, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.reporting.remaining import Remaining
 from selftrans.reporting.results import RESULTS, is_current
-from selftrans.reporting.targets import files_of
+from selftrans.reporting.targets import inputs_of_result
 from selftrans.reporting.text import duration, one_line
 from selftrans.reporting.training_log import log_file
 from selftrans.training.log import last_line
@@ -37,7 +37,7 @@ MADE_BY = {
     **dict.fromkeys(("train_tokenizer", "import_tokenizer"), "a VAE"),
     **dict.fromkeys(("extract_latents", "extract_latents_part"), "latents"),
     **dict.fromkeys(("train_extractor", "import_extractor"), "an extractor"),
-    **dict.fromkeys(("make_reference", "import_reference"), "a reference"),
+    **dict.fromkeys(("make_reference", "make_reference_part", "import_reference"), "a reference"),
     **dict.fromkeys(("train_encoder", "import_encoder"), "an encoder"),
     **dict.fromkeys(("train", "import_published"), "weights"),
     **dict.fromkeys(("sample", "sample_shard"), "samples"),
@@ -194,7 +194,8 @@ class Status:
             return FAILED
         if before:
             return MADE_BY[before[0].rule]
-        return OUTSIDE if missing_of(self.plan, self.jobs.outputs(job)) else TURN
+        brought = all(found.path.exists() for found in outside_of(self.plan, self.jobs.outputs(job)))
+        return TURN if brought else OUTSIDE
 
     def _is_blocked(self, job: Job) -> bool:
         """Whether a job failed, or waits for one that did."""
@@ -286,7 +287,7 @@ def _preset_of(plan: Plan, job: Job) -> Preset:
 
 def _result(plan: Plan, name: str) -> Job:
     """The job that makes a table, the claims or a figure. Raises UserError if there is no such figure."""
-    inputs, table = files_of(plan, name), plan.project.tables.get(name)
+    inputs, table = inputs_of_result(plan, name), plan.project.tables.get(name)
     if table is not None:
         rule, wildcards, inputs = "table", {"table": name}, [*inputs, *plan.reports_of(table)]
     elif name in plan.targets:

@@ -23,7 +23,7 @@ def results_of(plan: Plan, target: str | None = None) -> dict[str, list[str]]:
     return {target: known[target]}
 
 
-def files_of(plan: Plan, result: str) -> list[Path]:
+def inputs_of_result(plan: Plan, result: str) -> list[Path]:
     """What a result is made of. Raises UserError if there is no such figure."""
     _, is_figure, figure = result.partition("figures/")
     return inputs_of(plan, figure) if is_figure else plan.metrics_of_target(result)

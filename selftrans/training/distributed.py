@@ -6,6 +6,7 @@ host to host: it waits for no GPU, and a process that has died is noticed at the
 """
 
 import logging
+import math
 import os
 import sys
 import warnings
@@ -20,10 +21,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import RendezvousError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from selftrans.errors import Interrupted, UserError
+from selftrans.training.nodes import Meeting
 
 TIMEOUT = 600.0  # seconds that a process waits for the others
 GRACE = "300"  # seconds that processes have to save their state after a signal
@@ -151,22 +154,26 @@ def join(timeout: float = TIMEOUT) -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def launch(count: int, arguments: Sequence[str]) -> NoReturn:
-    """Run ``selftrans`` with ``arguments`` in ``count`` processes of this machine, and end as the first that failed.
+def launch(ranks: int, meeting: Meeting, timeout: float, arguments: Sequence[str]) -> NoReturn:
+    """Run ``selftrans`` with ``arguments`` in ``ranks`` processes of this machine, and end as the first that failed.
 
-    SIGTERM and SIGUSR1 to this process reach all of them, and they have `GRACE` seconds to save.
+    The machines of ``meeting`` do so together. SIGTERM and SIGUSR1 to this process reach all of them, and they have
+    `GRACE` seconds to save. Raises Interrupted if another machine does not come, or is lost: one that says nothing is
+    waited for ``timeout`` seconds.
     """
     logging.disable(logging.ERROR)  # what went wrong, the processes say themselves
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", GRACE)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // ranks)))
+    patience = math.ceil(timeout)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
+        min_nodes=meeting.nodes,
+        max_nodes=meeting.nodes,
+        nproc_per_node=ranks,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",  # any port that is free
-        local_addr="localhost",
-        run_id=str(os.getpid()),
+        rdzv_endpoint=f"{meeting.host}:{meeting.port}",
+        rdzv_configs={"is_host": meeting.first, "join_timeout": patience, "read_timeout": patience},
+        local_addr=meeting.here,
+        run_id=meeting.name,
         max_restarts=0,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGUSR1",
     )
@@ -177,4 +184,9 @@ def launch(count: int, arguments: Sequence[str]) -> NoReturn:
         raise SystemExit(code if code >= 0 else 128 - code) from None
     except SignalException as error:
         raise SystemExit(128 + error.sigval) from None
+    except RendezvousError as error:
+        raise Interrupted(
+            f"{meeting.here}: another of {meeting.nodes} nodes did not come, has ended or does not answer (they meet "
+            f"at {meeting.host}, port {meeting.port}); the last state is kept, and the same command goes on from it"
+        ) from error
     raise SystemExit(0)

@@ -123,7 +123,7 @@ def test_plan_lists_stage_1_before_stage_2_and_who_needs_them(call, configuratio
     assert guided.split()[1:] == ["0", "of", "60", "steps", "for", "main"]
     assert plain.split()[1:] == ["0", "of", "20", "steps", "for", "main"]
     assert total == "3 runs, 120 steps"
-    assert remaining == "not there yet: 3 runs, 120 steps, 16 samples"
+    assert remaining == "not there yet: 3 runs, 120 steps, 16 samples, 8 MB"
 
 
 def test_plan_counts_a_run_once_however_many_need_it(call, configuration):
@@ -155,9 +155,9 @@ def test_plan_of_claims_counts_their_seeds_and_what_they_compare(call, configura
     configuration.claims = {"it-helps": {"says": "", "source": "", "better": "aligned@4", "worse": "plain@4"}}
     configuration.settings["claim_seeds"] = 3
     _, out, _ = call("plan", "claims")
-    assert out.splitlines()[-2:] == ["6 runs, 240 steps", "not there yet: 6 runs, 240 steps, 48 samples"]
+    assert out.splitlines()[-2:] == ["6 runs, 240 steps", "not there yet: 6 runs, 240 steps, 48 samples, 10 MB"]
     _, out, _ = call("plan", "claims", "--claim-seeds", "2", "--brief")
-    assert out == "not there yet: 4 runs, 160 steps, 32 samples\n"
+    assert out == "not there yet: 4 runs, 160 steps, 32 samples, 8 MB\n"
 
 
 @pytest.mark.parametrize(("cores", "words"), [("1", "22 minutes on 1 core "), ("4", "11 minutes on 4 cores ")])
@@ -169,7 +169,7 @@ def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configura
     configuration.scale["pace"] = {"training": 3 * 4 * block / 1.25e9, "sampling": block / 0.5e9, "job": 0.1}
     _, out, _ = call("plan", "main", "--brief", "--cores", cores)
     about = f"about {words}at the pace of config/scales/tiny.yaml"
-    assert out == f"not there yet: 2 runs, 160 steps, 16 samples; {about}\n"
+    assert out == f"not there yet: 2 runs, 160 steps, 16 samples, 7 MB; {about}\n"
 
 
 def test_plan_of_what_is_there_has_nothing_left(call, configuration):

@@ -12,14 +12,14 @@ import torch
 from evaluation.random_inception import save_random_weights
 
 from selftrans.artifacts import load_tensors, read_record, save_arrays, save_tensors
-from selftrans.commands import main, make_reference
+from selftrans.commands import main
 from selftrans.commands.evaluate import files_of
 from selftrans.config.families import ClassifierRecipe
 from selftrans.config.names import INCEPTION
 from selftrans.data.packed import write_packed
 from selftrans.data.sources import open_source
 from selftrans.errors import UserError
-from selftrans.evaluation import inception
+from selftrans.evaluation import inception, reference
 from selftrans.evaluation.extractors import Extractor
 from selftrans.evaluation.published import load_extractor
 from selftrans.evaluation.statistics import Source, Statistics
@@ -260,7 +260,7 @@ def test_the_kernel_distance_is_measured_where_there_are_enough(call, published,
 
 
 def test_a_reference_of_many_images_keeps_some_rows(call, published, monkeypatch):
-    monkeypatch.setattr(make_reference, "ROWS", 5)
+    monkeypatch.setattr(reference, "ROWS", 5)
     plan = published.plan()
     write_inputs(plan)
     call("import-extractor", *FAMILY, "--second")
@@ -271,7 +271,7 @@ def test_a_reference_of_many_images_keeps_some_rows(call, published, monkeypatch
     assert call("evaluate", "plain@8", "--second")[0] == 0
 
 
-def test_a_published_vae_leaves_the_reference_without_packed_images(call, published, tmp_path):
+def test_a_published_vae_leaves_the_reference_without_packed_images(call, published, tmp_path, monkeypatch):
     """What a trained extractor has seen is packed; other references are made of the files themselves."""
     files = photos.photos(count=2)
     files["n01440764/n01440764_0.JPEG"] = b"no picture"
@@ -289,6 +289,15 @@ def test_a_published_vae_leaves_the_reference_without_packed_images(call, publis
     listing = open_source(family.data, "train").sha256
     assert found.made_of == {"listing": listing, "size": [16, 16], "unreadable": [0]}
     assert (found.pool.count, found.count) == (5, 5)
+    monkeypatch.setattr(reference, "BLOCK", 2)
+    blocks = plan.path(Pattern.reference_blocks, extractor=keys.second_extractor)
+    for part, made in (("1/2", (0, 2)), ("2/2", (0, 1, 2))):
+        assert call("make-reference", *FAMILY, "--second", "--part", part)[0] == 0
+        assert {file.name for file in blocks.iterdir()} == {f"block-0000{number}.npz" for number in made}
+    assert call("make-reference", *FAMILY, "--second")[1] == out
+    again = Statistics.load(path, {"key": keys.second_extractor})
+    assert (again.made_of, again.pool.count) == (found.made_of, 5)
+    torch.testing.assert_close(again.pool.covariance, found.pool.covariance, rtol=1e-4, atol=1e-6)
     assert not plan.path(Pattern.images, data=keys.data, split="train").exists()
     judge = {"name": "judge", "steps": 5, "learning_rate": 0.001, "min_test_accuracy": 0.5}
     assert family.compares_packed_images(ClassifierRecipe(**judge))

@@ -64,6 +64,29 @@ def test_two_ranks_see_what_one_sees(cut, seed):
     assert_same(first.moments(), Moments.from_features(features))
 
 
+@pytest.mark.parametrize("rows", [0, 1, 1100])
+def test_sums_are_taken_up_to_the_last_bit(rows):
+    features = normal(1500, 4) + 3
+    seen = accumulate(features[:rows].split(70) if rows else [])
+    again = MomentAccumulator.of_sums(seen.sums())
+    totals = [accumulate([features]) for _ in range(2)]
+    for total, other in zip(totals, (seen, again), strict=True):
+        total.merge(other)
+    assert totals[0].count == totals[1].count == 1500 + rows
+    assert torch.equal(totals[0].moments().mean, totals[1].moments().mean)
+    assert torch.equal(totals[0].moments().covariance, totals[1].moments().covariance)
+
+
+def test_sums_alone_are_those_that_are_merged():
+    """A set of one block has the moments that it has in one piece."""
+    features = normal(2600, 5) - 2
+    features[:, 3] = 0
+    total = MomentAccumulator()
+    total.merge(MomentAccumulator.of(features))
+    assert torch.equal(total.moments().covariance, Moments.from_features(features).covariance)
+    assert torch.equal(total.moments().mean, Moments.from_features(features).mean)
+
+
 def test_one_row_at_a_time():
     features = normal(20, 3)
     assert_same(accumulate(features.split(1)).moments(), Moments.from_features(features))

@@ -57,25 +57,6 @@ def batches_of(size, *tensors):
     return map(Features, *(tensor.split(size) for tensor in tensors))
 
 
-@pytest.mark.parametrize("size", [1, 7, 64])
-def test_of_too_many_images_some_rows_are_kept_and_all_are_counted(reference, size):
-    tensors = normal(40, 6), normal(40, 9, seed=1), normal(40, 3, seed=2)
-    found = Statistics.condense(batches_of(size, *tensors), "digits-classifier", "ab" * 32, count=40, rows=10)
-    assert torch.equal(found.features, tensors[0][::4])  # evenly spread
-    assert (found.count, found.pool.count, found.spatial.count, found.logits) == (10, 40, 40, None)
-    torch.testing.assert_close(found.pool.covariance, reference.pool.covariance)
-    torch.testing.assert_close(found.spatial.mean, reference.spatial.mean)
-
-
-@given(count=st.integers(2, 50), share=st.floats(0, 1), size=st.integers(1, 20))
-def test_no_row_is_kept_twice_or_left_out(count, share, size):
-    rows = max(1, int(share * count))
-    pool = torch.arange(count).float().view(-1, 1)
-    kept = Statistics.condense(batches_of(size, pool), "e", "ab" * 32, count, rows).features.flatten().tolist()
-    assert len(kept) == rows
-    assert kept == sorted(set(kept))
-
-
 def test_an_extractor_may_have_neither_spatial_features_nor_logits():
     found = Statistics.gather(batches_of(7, normal(40, 6)), "dinov2-l", "ab" * 32, labels=torch.arange(40))
     assert (found.spatial, found.logits.shape) == (None, (40, 0))

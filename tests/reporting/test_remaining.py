@@ -3,6 +3,8 @@
 import pytest
 
 from selftrans.config.scales import Pace
+from selftrans.plan import size
+from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Probe
 from selftrans.reporting.remaining import Remaining
 
@@ -132,3 +134,39 @@ def test_measuring_through_two_extractors_samples_once(configuration, plan):
     assert both.seconds(PACE, devices=1) == pytest.approx(alone.seconds(PACE, devices=1) + EVALUATION)
     touch(files[0])
     assert len(Remaining(plan, files).jobs) == len(both.jobs) - 1
+
+
+def test_what_is_written_is_counted_by_folder(plan):
+    """Weights of each milestone, one state, a teacher, samples; images and latents of the digits."""
+    run = plan.run("guided", 0)
+    found = {path.name: count for path, count in remaining(plan, "guided@8").bytes().items()}
+    weights = size.weights_bytes(run)
+    assert found["runs"] == (2 + 5) * weights
+    assert found["work"] == 2 * size.state_bytes(run)
+    assert found["teachers"] == size.teacher_bytes(run.backbone, run.teacher.layer)
+    assert found["samples"] == 8 * 16 * 16 * 3
+    assert found["data"] == 1797 * 16 * 16 * 3
+    assert found["latents"] == 1437 * 2 * 4 * 8 * 8 * 4
+
+
+def test_what_is_there_is_not_written_again(plan):
+    run = plan.run("plain", 0)
+    touch(plan.weights(run, 20))
+    touch(plan.path(Pattern.work, run=run.id) / "state.safetensors")
+    touch(plan.path(Pattern.latents, latents=run.keys.latents) / "manifest.json")
+    touch(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer))
+    for split in ("train", "test"):
+        touch(plan.path(Pattern.images, data=run.keys.data, split=split) / "manifest.json")
+    found = {path.name: count for path, count in remaining(plan, "plain@8").bytes().items()}
+    assert found == {"runs": 3 * size.weights_bytes(run), "samples": 8 * 16 * 16 * 3}
+    touch(plan.metrics("plain@8", 0, "headline"))
+    assert remaining(plan, "plain@8").bytes() == {}
+
+
+def test_sources_of_a_figure_are_those_of_its_features(plan):
+    features = plan.features("plain@8", 0, Probe(t=0.5, images=4))
+    run = plan.run("plain", 0)
+    assert (
+        plan.path(Pattern.images, data=run.keys.data, split="test") / "manifest.json"
+        in Remaining(plan, [features]).sources
+    )

@@ -1,6 +1,7 @@
 """Several ranks take the steps of one; a killed one leaves nobody hanging; what does not fit is refused at once."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -119,6 +120,12 @@ def launched(folder: Path) -> tuple[subprocess.Popen, list[psutil.Process]]:
     return started, psutil.Process(started.pid).children()
 
 
+def two_nodes(folder: Path, step: str, *arguments: str, each: int = 1) -> list[subprocess.Popen]:
+    """The tasks of a step of SLURM on two machines with ``each`` so many ranks."""
+    command = ranks.verb(*arguments, "--ranks", str(2 * each), "--nodes", "2")
+    return [ranks.start_task(task, 2, step, *command, folder=folder) for task in range(2)]
+
+
 def two(folder: Path, *arguments: str) -> list[subprocess.Popen]:
     """Two processes that are told their ranks."""
     port = ranks.free_port()
@@ -148,7 +155,7 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     _, error = first.communicate(timeout=60)
     second.kill()
     second.communicate()
-    assert first.returncode == 2
+    assert first.returncode == os.EX_TEMPFAIL
     assert "stopped: rank 0 of 2: another rank has ended or does not answer (Timed out waiting 5000ms" in error
 
     assert 0 < steps_in(project) < 40
@@ -159,6 +166,71 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     found, _ = load_tensors(project / plan.weights(plan.run("vanilla", 0), 40), "weights")
     whole = tensors(alone_and_together[1], "whole", step=40)
     assert all(torch.equal(found[key], whole[key]) for key in whole)
+
+
+def test_two_nodes_are_two_ranks_wherever_they_end(project: Path, alone_and_together: tuple[Path, Path]) -> None:
+    """The one machine is killed, then the other; then one of them is told to end; at last nothing happens."""
+    for number, lost in enumerate((0, 1)):
+        before = steps_in(project)
+        nodes = two_nodes(project, f"7.{number}", *SAVING)
+        wait_for(lambda before=before: steps_in(project) > before + 1)
+        children = psutil.Process(nodes[lost].pid).children()
+        for process in (*children, nodes[lost]):
+            process.kill()
+        _, error = nodes[1 - lost].communicate(timeout=60)
+        assert nodes[1 - lost].returncode == os.EX_TEMPFAIL, error
+        assert re.search("^stopped: .*; the last state is kept, and the same command goes on from it$", error, re.M)
+
+    before = steps_in(project)
+    nodes = two_nodes(project, "7.2", *SAVING)
+    wait_for(lambda: steps_in(project) > before + 1)
+    nodes[1].send_signal(signal.SIGUSR1)
+    ends = [process.communicate(timeout=60) for process in nodes]
+    assert nodes[1].returncode == 128 + signal.SIGUSR1
+    assert nodes[0].returncode in (
+        128 + signal.SIGUSR1,
+        os.EX_TEMPFAIL,
+    )  # the latter, if the first to see the other gone
+    (said,) = (line for out, _ in ends for line in out.splitlines() if line.startswith("stopped: vanilla"))
+    assert "by SIGUSR1 at step" in said
+
+    assert 0 < steps_in(project) < 40
+    nodes = two_nodes(project, "7.3", "vanilla@40")
+    ends = [process.communicate(timeout=120) for process in nodes]
+    assert [process.returncode for process in nodes] == [0, 0], ends
+    assert sum("going on from step" in out for out, _ in ends) == 1  # one writes and says so
+    assert "another" not in "".join(error for _, error in ends)
+    plan = smoke_plan()
+    found, _ = load_tensors(project / plan.weights(plan.run("vanilla", 0), 40), "weights")
+    whole = tensors(alone_and_together[1], "whole", step=40)
+    assert all(torch.equal(found[key], whole[key]) for key in whole)
+
+
+def test_two_steps_at_once_with_two_ranks_on_each_node_do_not_meet(project: Path, tmp_path_factory) -> None:
+    other = tmp_path_factory.mktemp("other")
+    ranks.make_latents(other)
+    folders = {"8.0": project, "9.0": other}
+    ends = {
+        step: [process.communicate(timeout=120) for process in nodes]
+        for step, nodes in [(step, two_nodes(folder, step, "vanilla@10", each=2)) for step, folder in folders.items()]
+    }
+    for step, folder in folders.items():
+        assert sum("starting" in out for out, _ in ends[step]) == 1, ends
+        assert steps_in(folder) == 1
+    plan = smoke_plan()
+    first, second = (
+        load_tensors(folder / plan.weights(plan.run("vanilla", 0), 10), "weights")[0] for folder in folders.values()
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_a_node_that_does_not_come_is_waited_for_and_no_longer(project: Path) -> None:
+    command = ranks.verb("vanilla@10", "--ranks", "2", "--nodes", "2", "--rank-timeout", "3")
+    for task, step in ((0, "11.0"), (1, "12.0")):
+        alone = ranks.start_task(task, 2, step, *command, folder=project)
+        _, error = alone.communicate(timeout=60)
+        assert alone.returncode == os.EX_TEMPFAIL, error
+        assert re.search(r"^stopped: \S+: another of 2 nodes did not come, has ended or does not answer", error, re.M)
 
 
 def test_ranks_that_are_not_of_one_mind_are_refused(project: Path) -> None:

@@ -17,6 +17,7 @@ from selftrans.config.families import (
 )
 from selftrans.config.reading.project import check_asked, load_project
 from selftrans.errors import UserError, system_error
+from selftrans.gpus import visible
 from selftrans.plan.outside import require_outside
 from selftrans.plan.paths import WILDCARDS, Log, Pattern
 from selftrans.plan.plan import Plan
@@ -28,6 +29,7 @@ from selftrans.scheduler import (
     end_jobs_on_sigterm,
     hold_folder,
     require_accounting,
+    require_nodes,
     retry_what_goes_on,
 )
 
@@ -49,6 +51,13 @@ except OSError as error:
 RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
 RESOURCES = JobResources(PLAN)
+
+
+# How many GPUs jobs of this machine share, if the call does not say (--resources gpu=N). The number of jobs in a queue
+# is said for a cluster alone.
+here = workflow.is_main_process and workflow.resource_settings.nodes is None
+if here and "gpu" not in workflow.global_resources:
+    workflow.global_resources["gpu"] = len(visible())
 
 
 # The options that give a verb the seeds and rows of this plan.
@@ -82,6 +91,7 @@ onstart:
             Path(file) for job in workflow.dag.needrun_jobs() for file in job.output
         ]
         require_outside(PLAN, made)
+        require_nodes(PLAN.project.nodes, here=workflow.local_exec)
         require_accounting(workflow.executor_settings)
     except UserError as error:
         raise WorkflowError(str(error))
@@ -126,10 +136,10 @@ def packed(pattern):
 
 
 def parts_of(pattern, kind):
-    """What tells that each part of packed rows is made, if the data share the work among jobs."""
+    """What tells that each part of a work is made, if the data share it among jobs."""
 
     def made(wildcards):
-        family = PLAN.family_of(kind, getattr(wildcards, kind))
+        family = family_with(kind, getattr(wildcards, kind))
         parts = PLAN.scale.families[family].data.parts
         found = expand(at(pattern), **wildcards, part=range(1, parts + 1), parts=parts)
         return found if parts > 1 else []
@@ -279,6 +289,10 @@ def progress_of(job):
         return PLAN.path(Pattern.state, run=job.wildcards.run)
     if job.name in ("pack_images", "extract_latents"):
         return Path(job.output[0]).parent
+    if job.name in ("pack_images_part", "extract_latents_part"):
+        return Path(job.output[0]).parent.with_suffix("")  # their common folder
+    if job.name in ("make_reference", "make_reference_part"):
+        return PLAN.path(Pattern.reference_blocks, extractor=job.wildcards.extractor)
     return None
 
 
@@ -318,6 +332,11 @@ def preset_of(wildcards):
     return RUNS[wildcards.run].family.presets[preset_name(wildcards)]
 
 
+def gpus_option(wildcards, resources):
+    """The --gpus of a job, which takes as many of this machine's; one on a cluster was given its own."""
+    return "" if workflow.remote_exec else f" --gpus {resources.gpu}"
+
+
 def minutes(minutes):
     """The wall time of jobs that take about so many minutes at any scale."""
     return lambda wildcards, attempt: RESOURCES.other_minutes(minutes, attempt)
@@ -329,13 +348,20 @@ def memory(megabytes):
 
 
 def data_minutes(kind):
-    """The wall time of a job that reads all images of the data that its wildcard ``kind`` is a key of."""
+    """The wall time of a job that reads the images, or a part, of the data that its wildcard ``kind`` is a key of."""
 
     def found(wildcards):
         family = family_with(kind, getattr(wildcards, kind))
         return RESOURCES.data_minutes(PLAN.scale.families[family].data)
 
     return found
+
+
+def srun(wildcards, threads):
+    """What starts a training on each of several nodes, whichever of which ends first; for one, the plugin does."""
+    nodes = PLAN.project.nodes
+    each = f"--nodes={nodes} --ntasks={nodes} --cpus-per-task={threads}"
+    return f"srun {each} --kill-on-bad-exit=0 --wait=0 " if nodes > 1 else ""
 
 
 def training_minutes(wildcards):
@@ -349,9 +375,14 @@ def training_memory(wildcards):
 
 
 def sampling_minutes(wildcards, attempt):
-    """The wall time of a job that draws samples, or one of several parts of them."""
-    shards, preset = int(getattr(wildcards, "shards", 1)), preset_of(wildcards)
-    return RESOURCES.sampling_minutes(RUNS[wildcards.run], preset, shards, attempt)
+    """The wall time of a job that draws samples, or one of several parts of them, or puts these together."""
+    run, preset = RUNS[wildcards.run], preset_of(wildcards)
+    return RESOURCES.sampling_minutes(run, preset, preset.shards, attempt)
+
+
+def sampling_memory(wildcards, attempt):
+    """The memory of a job that draws a part of a preset's samples."""
+    return RESOURCES.sampling_memory(RUNS[wildcards.run], attempt)
 
 
 def samples_memory(wildcards, attempt):

@@ -113,13 +113,16 @@ rule extract_latents:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("latents"),
     params:
+        gpus=gpus_option,
         family=family_option("latents"),
     shell:
         "python -m selftrans extract-latents --family {params.family}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule extract_latents_part:
@@ -136,11 +139,14 @@ rule extract_latents_part:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("latents"),
     params:
+        gpus=gpus_option,
         family=family_option("latents"),
     shell:
         "python -m selftrans extract-latents --family {params.family}"
         " --part {wildcards.part}/{wildcards.parts}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"

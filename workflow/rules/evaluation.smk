@@ -60,6 +60,7 @@ rule make_reference:
     input:
         images=ancient(images_to_compare),
         extractor=ancient(at(Pattern.extractor)),
+        parts=ancient(parts_of(Pattern.reference_part, "extractor")),
     output:
         at(Pattern.reference),
     log:
@@ -72,13 +73,47 @@ rule make_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(6000),
         runtime=data_minutes("extractor"),
     params:
+        gpus=gpus_option,
         family=extractor_option,
     shell:
         "python -m selftrans make-reference --family {params.family}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+
+
+# Sums over blocks of images lie in an undeclared folder: a killed job goes on with the block that it was at. With more
+# than one part in the data, as many jobs make them beforehand; whatever they leave, `make_reference` makes itself.
+rule make_reference_part:
+    input:
+        images=ancient(images_to_compare),
+        extractor=ancient(at(Pattern.extractor)),
+    output:
+        temp(at(Pattern.reference_part)),
+    log:
+        at(Log.make_reference_part),
+    benchmark:
+        at("benchmarks/make_reference/{extractor}.{part}-of-{parts}.tsv")
+    wildcard_constraints:
+        extractor=extractors_where(lambda judge: judge.reference is None),
+    conda:
+        "../../environment.yml"
+    threads: THREADS.other
+    resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
+        mem_mb=memory(6000),
+        runtime=data_minutes("extractor"),
+    params:
+        gpus=gpus_option,
+        family=extractor_option,
+    shell:
+        "python -m selftrans make-reference --family {params.family}"
+        " --part {wildcards.part}/{wildcards.parts}"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule import_reference:
@@ -97,13 +132,16 @@ rule import_reference:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(4000),
         runtime=minutes(60),
     params:
+        gpus=gpus_option,
         family=extractor_option,
     shell:
         "python -m selftrans import-reference --family {params.family}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule train_encoder:
@@ -172,12 +210,15 @@ rule evaluate:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=samples_memory,
         runtime=minutes(60),
     params:
+        gpus=gpus_option,
         reference=reference_to,
         preset=preset_name,
         second=second_option,
     shell:
         "python -m selftrans evaluate {params.reference} --preset {params.preset}{params.second}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -19,11 +19,14 @@ rule probe_features:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=memory(4000),
         runtime=minutes(30),
     params:
+        gpus=gpus_option,
         reference=reference_to,
     shell:
         "python -m selftrans probe-features {params.reference} --layers {wildcards.layers} --t {wildcards.t}"
         " --images {wildcards.images} --form {wildcards.form} --split {wildcards.split}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"

@@ -19,14 +19,17 @@ rule sample:
         "../../environment.yml"
     threads: THREADS.other
     resources:
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
         mem_mb=samples_memory,
         runtime=sampling_minutes,
     params:
+        gpus=gpus_option,
         reference=reference_to,
         preset=preset_name,
     shell:
         "python -m selftrans sample {params.reference} --preset {params.preset}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule sample_shard:
@@ -44,15 +47,18 @@ rule sample_shard:
         "../../environment.yml"
     threads: THREADS.other
     resources:
-        mem_mb=memory(3000),
+        gpu=1,
+        cpus_per_gpu=THREADS.other,
+        mem_mb=sampling_memory,
         runtime=sampling_minutes,
     params:
+        gpus=gpus_option,
         reference=reference_to,
         preset=preset_name,
     shell:
         "python -m selftrans sample {params.reference} --preset {params.preset}"
         " --shard {wildcards.shard}/{wildcards.shards}"
-        " --threads {threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.gpus} --threads {threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 # A folder that diffusers loads. The card, which stands for the folder, tells the metrics that are there when it is made.

@@ -20,17 +20,23 @@ rule train_stage1:
         run=runs_where(lambda run: run.teacher is None and run.row.published is None),
     conda:
         "../../environment.yml"
-    threads: THREADS.train * PLAN.project.ranks
+    threads: THREADS.train * PLAN.project.ranks // PLAN.project.nodes
     resources:
+        **RESOURCES.nodes,
+        gpu=PLAN.project.ranks,
+        cpus_per_gpu=THREADS.train,
         mem_mb=training_memory,
         runtime=training_minutes,
     params:
+        srun=srun,
+        gpus=gpus_option,
         reference=reference_to,
         ranks=PLAN.project.ranks,
+        nodes=PLAN.project.nodes,
         threads=THREADS.train,
     shell:
-        "python -m selftrans train {params.reference} --ranks {params.ranks}"
-        " --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
+        "{params.srun}python -m selftrans train {params.reference} --ranks {params.ranks} --nodes {params.nodes}"
+        "{params.gpus} --threads {params.threads} > {log} 2> >(tee -a {log} >&2)"
 
 
 # A row whose weights are published is trained nowhere. As with all published weights, a copy with another date makes
