@@ -15,10 +15,12 @@ import pytest
 import ranks
 import torch
 from ranks import ALONE, CASES
+from strangers import CALLED, take_over
 from toy import smoke_plan
 
 from selftrans.artifacts import load_tensors
 from selftrans.errors import UserError
+from selftrans.leases import holders
 from selftrans.training.distributed import Ranks
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +168,18 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     found, _ = load_tensors(project / plan.weights(plan.run("vanilla", 0), 40), "weights")
     whole = tensors(alone_and_together[1], "whole", step=40)
     assert all(torch.equal(found[key], whole[key]) for key in whole)
+
+
+def test_ranks_whose_run_another_machine_has_taken_over_end_and_leave_it_alone(project: Path) -> None:
+    """The first of them finds out, and the command ends as what is to be tried again."""
+    started, _ = launched(project)
+    (work,) = project.glob("results/smoke/work/vanilla*")
+    stolen = take_over(work)
+    out, error = started.communicate(timeout=60)
+    assert started.returncode == os.EX_TEMPFAIL, out + error
+    assert f"stopped: {work.name}: was taken over by {CALLED} while this one stood still; it goes on there" in error
+    assert [holder.path for holder in holders(work)] == [stolen]
+    assert not list(project.glob("results/smoke/runs/*/step-40*"))
 
 
 def test_two_nodes_are_two_ranks_wherever_they_end(project: Path, alone_and_together: tuple[Path, Path]) -> None:

@@ -105,7 +105,7 @@ if not workflow.is_main_process:
 
 
 # Bars are drawn where the workflow was started, while a job's own output goes to its log.
-if sys.stderr.isatty() and workflow.local_exec:
+if sys.stderr.isatty() and here:
     os.environ.update(SELFTRANS_TERMINAL=os.ttyname(sys.stderr.fileno()))
 
 
