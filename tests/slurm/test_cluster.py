@@ -81,7 +81,7 @@ with Cluster(Path(sys.argv[1])) as cluster:
 
 def sleepers(seconds: str) -> list[psutil.Process]:
     found = psutil.process_iter(["name", "cmdline"])
-    return [one for one in found if one.info["name"] == "sleep" and one.info["cmdline"][1:] == [seconds]]
+    return [one for one in found if one.info["name"] == "sleep" and (one.info["cmdline"] or [])[1:] == [seconds]]
 
 
 def working_below(folder: Path) -> list[psutil.Process]:

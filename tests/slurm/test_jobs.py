@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +31,18 @@ pytestmark = pytest.mark.slurm
 IMPATIENT = Path(__file__).parent / "impatient.py"
 
 
-def snakemake(cluster: Cluster, folder: Path, *arguments: str, config: Path) -> subprocess.Popen[bytes]:
-    """The README's call on a login node, at work in ``folder``, with what an emulated cluster needs besides."""
+def snakemake(
+    cluster: Cluster, folder: Path, *arguments: str, config: Path, options: Sequence[str] = (), **settings: int
+) -> subprocess.Popen[bytes]:
+    """The README's call on a login node, at work in ``folder``, with what an emulated cluster needs besides.
+
+    GPUs are given by SLURM, and are none: the work goes to the CPU.
+    """
+    said = [f"{key}={value}" for key, value in settings.items()]
     command = [
         *(sys.executable, str(IMPATIENT), "--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(folder)),
         *("--workflow-profile", str(REPOSITORY / "profiles/slurm"), "--slurm-status-command", "squeue"),
-        *(
-            "--jobs",
-            "6",
-            "--latency-wait",
-            "10",
-            "--resources",
-            "gpu=0",
-            "--config",
-            f"folder={config}",
-            "--",
-            *arguments,
-        ),
+        *("--latency-wait", "10", *options, "--config", f"folder={config}", *said, "--", *arguments),
     ]
     # Bytecode is cached whatever the shell says: without it, importing torch takes twice as long.
     environment = {name: value for name, value in cluster.environment.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -140,7 +136,7 @@ def make_here(config: Path, folder: Path) -> None:
 
 
 def test_table_5_is_that_of_a_local_run(cluster, started, folder, toy_table5, tmp_path):
-    started.append(snakemake(cluster, folder, "results/table5.csv", config=toy_table5))
+    started.append(snakemake(cluster, folder, "results/table5.csv", config=toy_table5, options=("--jobs", "6")))
     (tmp_path / "here").mkdir()
     make_here(toy_table5, tmp_path / "here")
     ends(started[0], folder, 600)
@@ -197,8 +193,8 @@ class Training:
         self.work = folder / plan.path(Pattern.work, run=run.id)
         self.log = folder / plan.root / f"logs/train/{run.id}.step-{step}.log"
 
-    def start(self) -> subprocess.Popen[bytes]:
-        return snakemake(self.cluster, self.folder, str(self.target), config=self.config)
+    def start(self, **settings: int) -> subprocess.Popen[bytes]:
+        return snakemake(self.cluster, self.folder, str(self.target), config=self.config, **settings)
 
     def said(self, words: str) -> re.Match[str] | None:
         """What the job that writes the log says."""
@@ -226,7 +222,7 @@ class Training:
             found = (holder.about for holder in holders(self.work))
             return next((about for about in found if about["job"] != after), None)
 
-        about = until(holder, process=scheduler, output=output)
+        about = until(holder, 150, process=scheduler, output=output)
         steps = self.logged()
         until(lambda: self.logged() > steps, process=scheduler, output=output)
         process = psutil.Process(about["pid"])
@@ -249,12 +245,11 @@ def going_on(training: Training, step: int = 0) -> int:
 
 def test_time_up_then_scancel_then_a_lost_node(cluster, training, started, prepared):
     """Each ends the training's job, and the next one goes on."""
-    started.append(training.start())
+    # The profile asks for a warning five minutes before, which comes within the first one, up to 60 s early.
+    started.append(training.start(wall_time=6))
     first, _ = training.hold(started[0])
-    # Minutes; the profile asks for a warning five minutes before, which so comes at SLURM's next look, twice a minute.
-    cluster.run("scontrol", "update", f"JobId={first}", "TimeLimit=4")
-
     second, _ = training.hold(started[0], after=first)
+    cluster.run("scontrol", "update", f"JobId={second}", "TimeLimit=UNLIMITED")
     step = going_on(training)
     assert training.jobs() == {first: "FAILED", second: "RUNNING"}
     cluster.run("scancel", second)
@@ -271,6 +266,33 @@ def test_time_up_then_scancel_then_a_lost_node(cluster, training, started, prepa
     assert going_on(training, step - 1) == step
     assert training.jobs() == {first: "FAILED", second: "CANCELLED", third: "COMPLETED"}
     assert same(training.folder / training.target, prepared[2] / training.target)
+
+
+def test_two_nodes_train_as_two_ranks_of_one(cluster, training, started, prepared):
+    """Stopped in time, and once more by the loss of a node, without the first of its ranks."""
+    whole = training.folder.parent / "whole"
+    shutil.copytree(prepared[1], whole)
+    alone = [sys.executable, "-m", "selftrans", "train", "plain@2", "--ranks", "2", "--threads", "1"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    subprocess.run([*alone, "--config", str(training.config)], cwd=whole, env=environment, check=True)
+
+    started.append(training.start(ranks=2, nodes=2))
+    first, process = training.hold(started[0])
+    assert cluster.run("squeue", "--noheader", "--format=%D %N", f"--jobs={first}").split() == ["2", "n[1-2]"]
+    cluster.run("scancel", "--signal=USR1", first)  # as when the time is nearly up
+    process.resume()
+
+    second, _ = training.hold(started[0], after=first)
+    step = going_on(training)
+    cluster.take_down("n2")
+    until(lambda: training.jobs()[second] == "PENDING")
+    cluster.bring_up("n2")
+    cluster.run("scontrol", "update", f"JobId={second}", "StartTime=now")  # SLURM itself would wait two minutes
+    ends(started[0], training.folder)
+    assert going_on(training, step - 1) == step
+    assert training.jobs() == {first: "FAILED", second: "COMPLETED"}
+    target = training.target.relative_to(training.folder) if training.target.is_absolute() else training.target
+    assert same(training.folder / target, whole / target)
 
 
 def test_a_killed_scheduler_is_started_again_while_its_job_runs(cluster, training, started, prepared):
