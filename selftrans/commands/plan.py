@@ -3,16 +3,12 @@
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from selftrans.commands.common import add_extent, plan_of
 from selftrans.errors import UserError
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.reporting.text import duration
-
-if TYPE_CHECKING:
-    from selftrans.reporting.remaining import Remaining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,30 +26,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
-    from selftrans.reporting.figures.registry import figures_of, inputs_of
-    from selftrans.reporting.remaining import Remaining
-
     devices = {"core": arguments.cores, "GPU": arguments.gpus}
     for device, count in devices.items():
         if count < 1:
             raise UserError(f"--{device.lower()}s: found {count}; allowed: 1 or more")
     plan = plan_of(arguments)
+    files = files_of(plan, arguments.target)
+    if not arguments.brief:
+        _print_runs(plan, needed(plan, files))
+    print(what_remains(plan, files, devices))
+
+
+def files_of(plan: Plan, target: str | None) -> dict[str, list[Path]]:
+    """{name: metrics and features that it is made of} of one target, or of all. Raises UserError if there is none."""
+    from selftrans.reporting.figures.registry import figures_of, inputs_of
+
     files = {name: plan.metrics_of_target(name) for name in plan.targets}
     files["figures"] = [path for name in figures_of(plan) for path in inputs_of(plan, name)]
-    if arguments.target is not None:
-        _, is_figure, figure = arguments.target.partition("figures/")
-        if is_figure:
-            files[arguments.target] = inputs_of(plan, figure)
-        if arguments.target not in files:
-            raise UserError(f"no target is called {arguments.target!r}; allowed: {', '.join(files)}, figures/<name>")
-        files = {arguments.target: files[arguments.target]}
-    if not arguments.brief:
-        _print_runs(plan, _needed(plan, files))
-    remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(plan, remaining, devices))
+    if target is None:
+        return files
+    _, is_figure, figure = target.partition("figures/")
+    if is_figure:
+        files[target] = inputs_of(plan, figure)
+    if target not in files:
+        raise UserError(f"no target is called {target!r}; allowed: {', '.join(files)}, figures/<name>")
+    return {target: files[target]}
 
 
-def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
+def needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
     """{run: (step to train to, who needs it)}, teachers before their students."""
     needs: dict[Run, tuple[int, list[str]]] = {}
 
@@ -78,8 +78,11 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(plan: Plan, remaining: "Remaining", devices: dict[str, int]) -> str:
-    """What is not there yet, and about how long it takes, if the scale knows its pace."""
+def what_remains(plan: Plan, files: dict[str, list[Path]], devices: dict[str, int]) -> str:
+    """What is not there yet of what targets are made of, and about how long it takes, if the scale knows its pace."""
+    from selftrans.reporting.remaining import Remaining
+
+    remaining = Remaining(plan, [path for paths in files.values() for path in paths])
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
