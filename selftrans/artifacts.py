@@ -308,17 +308,25 @@ def require_whole(path: Path) -> str | None:
 
     Raises UserError if it is damaged, or altered after it was written.
     """
+    header = whole_header(path)
+    return None if header is None else header["kind"]
+
+
+def whole_header(
+    path: Path, kind: str | None = None, expected: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """As `require_whole`, but the header; raises UserError too if it is not of that ``kind``, and as ``expected``."""
     require_regular(path)
     with refuse_damage(path):
         header = _find_header(path)
     if header is None:
         return None
-    check_header(path, header, header["kind"])
+    check_header(path, header, kind or header["kind"], expected)
     if path.suffix != ".json":
         with refuse_damage(path):
             if _content_sha256(path) != header["sha256"]:
                 raise UserError(f"{path}: altered after it was written (its SHA-256 is another); {AGAIN}")
-    return header["kind"]
+    return header
 
 
 def _find_header(path: Path) -> dict[str, Any] | None:

@@ -53,7 +53,8 @@ HANG = 60  # seconds, after which a verb that says nothing is taken for hanging
 CHANGES = {
     f"os.{change}" for change in ("rename", "remove", "mkdir", "rmdir", "truncate", "chmod", "utime", "link", "symlink")
 }
-WORKING = f"results/tiny/{Path(Pattern.work).parts[0]}/"  # where only who goes on looks
+# Where only who goes on looks: at two scales, the second of which has what it adopts from the first.
+WORKING = tuple(f"results/{scale}/{Path(Pattern.work).parts[0]}/" for scale in ("tiny", "twin"))
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 
 
@@ -118,6 +119,8 @@ def configure(folder: Path) -> Plan:
     sides = {"better": "guided@2", "worse": "plain@2", "table": "main"}
     configuration.claims = {"guidance-helps": {"says": "guidance helps", "source": "Table 4", **sides}}
     plan = configuration.plan()
+    twin = (folder / "config/scales/tiny.yaml").read_text().replace("name: tiny", "name: twin")
+    (folder / "config/scales/twin.yaml").write_text(twin)
     gallery = "kind: gallery, run: guided@2, preset: headline, classes: [0, 3], each: 1"
     (folder / "config" / "figures.yaml").write_text(f"gallery: {{title: Samples, caption: Some., {gallery}}}\n")
     about = "what: a network, home: https://example.org, licence: MIT"
@@ -224,6 +227,7 @@ def verbs(plan: Plan) -> list[Verb]:
         Verb(("index",)),
         Verb(("page",)),
         Verb(("tensorboard",)),
+        Verb(("adopt", "results/tiny", "--scale", "twin")),
     ]
     return [Verb((*verb.arguments, "--config", "config"), verb.killed) for verb in found]
 

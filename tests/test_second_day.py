@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import pytest
 from toy import smoke_plan
 
 from selftrans.reporting.results import names
-from workflow import SMOKE, snakemake
+from workflow import REPOSITORY, SMOKE, environment, snakemake
 
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
@@ -175,6 +177,22 @@ def test_a_copy_without_dates_trains_samples_and_measures_nothing(everything, tm
     shutil.copytree(everything, copy, copy_function=shutil.copyfile)
     made = planned(copy)
     assert (made.trained, made.sampled, made.once) == (set(), set(), set())
+
+
+@pytest.mark.parametrize("how", [(), ("--link",)])
+def test_what_is_adopted_is_there_for_snakemake(everything, tmp_path, how):
+    """In another place, with other dates and without its records; tables and figures are formatted anew."""
+    here = tmp_path / "here"
+    here.mkdir()
+    command = [sys.executable, "-m", "selftrans", "adopt", str(everything), *how, "--config", str(SMOKE)]
+    done = subprocess.run(command, cwd=here, env=environment() | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"all of it is there" in done.stdout
+    made = planned(here)
+    assert (made.trained, made.sampled, made.once) == (set(), set(), set())
+    table = "results/methods.csv"
+    assert snakemake("--", table, folder=here).returncode == 0
+    assert (here / table).read_bytes() == (everything / table).read_bytes()
 
 
 def test_a_result_that_was_altered_is_made_again(everything, tmp_path):

@@ -30,6 +30,7 @@ VERBS = {
     "import-tokenizer": "published weights -> VAE",
     "extract-latents": "packed images, VAE -> packed latents and their statistics",
     "verify": "read everything that was made, and say what is damaged and how to make just that again",
+    "adopt": "results of another folder, such as another machine's -> this one's, as far as the plan needs them",
     "train-extractor": "packed images -> feature extractor of the metrics",
     "import-extractor": "published weights -> feature extractor of the metrics",
     "make-reference": "packed images or a data source, extractor -> reference statistics",

@@ -2,15 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from selftrans.commands.common import add_devices, add_target, devices_of, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.plan.size import in_words
-
-if TYPE_CHECKING:
-    from selftrans.reporting.remaining import Remaining
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
-    from selftrans.reporting.remaining import Remaining
-
     plan = plan_of(arguments)
-    pace = plan.scale.pace
-    count = devices_of(arguments, pace.device if pace else "core")
     files = files_of(arguments, plan)
     if not arguments.brief:
-        _print_runs(plan, _needed(plan, files))
-    remaining = Remaining(plan, [path for paths in files.values() for path in paths])
-    print(_sentence(remaining, count))
+        _print_runs(plan, needed(plan, files))
+    print(what_remains(arguments, plan, files))
 
 
-def _needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
+def needed(plan: Plan, files: dict[str, list[Path]]) -> dict[Run, tuple[int, list[str]]]:
     """{run: (step to train to, who needs it)}, teachers before their students."""
     needs: dict[Run, tuple[int, list[str]]] = {}
 
@@ -59,8 +50,16 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
     print(f"{len(needs)} runs, {sum(step for step, _ in needs.values())} steps")
 
 
-def _sentence(remaining: "Remaining", count: int) -> str:
-    """What is not there yet, how much it writes, and about how long it takes, if the scale knows its pace."""
+def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, list[Path]]) -> str:
+    """What is not there yet of what targets are made of, how much it writes, and about how long that takes.
+
+    The time is that on --cores or --gpus, if the scale knows its pace.
+    """
+    from selftrans.reporting.remaining import Remaining
+
+    pace = plan.scale.pace
+    count = devices_of(arguments, pace.device if pace else "core")
+    remaining = Remaining(plan, [path for paths in files.values() for path in paths])
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
