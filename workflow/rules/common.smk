@@ -52,6 +52,11 @@ RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
 RESOURCES = JobResources(PLAN)
 
+# On a cluster, samples are drawn and measured in one job; not where two extractors would look at them at once, for
+# whom that job would want two GPUs.
+TWO_EXTRACTORS = any(family.second_extractor for family in PLAN.scale.families.values())
+MEASURED = None if TWO_EXTRACTORS else "measured"
+
 
 # How many GPUs jobs of this machine share, if the call does not say (--resources gpu=N). The number of jobs in a queue
 # is said for a cluster alone.

@@ -206,6 +206,8 @@ rule evaluate:
         at(Log.evaluate),
     benchmark:
         at("benchmarks/evaluate/{run}.step-{step}.{preset}.{extractor}.tsv")
+    group:
+        MEASURED
     conda:
         "../../environment.yml"
     threads: THREADS.other

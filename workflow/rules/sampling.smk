@@ -15,6 +15,8 @@ rule sample:
         at(Log.sample),
     benchmark:
         at("benchmarks/sample/{run}.step-{step}.{preset}.tsv")
+    group:
+        MEASURED
     conda:
         "../../environment.yml"
     threads: THREADS.other
