@@ -81,7 +81,7 @@ def slow_checks(plan: Plan, remaining: "Remaining", cores: int) -> list[Check]:
     return [
         devices.driver_answers,
         partial(training, plan, remaining, cores),
-        partial(file_system, plan.root, list(remaining.jobs)),
+        partial(file_system, plan.root, remaining.files),
         partial(cluster, plan.project.ranks // plan.project.nodes),
     ]
 

@@ -38,6 +38,7 @@ class Jobs:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self._jobs: dict[Path, Job] = {}  # by log, each after those that make its inputs
         self._needed: dict[Path, bool] = {}  # by log
         self._outputs: dict[Path, set[Path]] = {}  # by log: those of a job's files that something rests on
         self._made_by: dict[Path, Job | None] = {}
@@ -55,8 +56,8 @@ class Jobs:
             self._outputs.setdefault(job.log, set()).add(path)
             missed = needed and not self.is_there(path)
             if job.log not in self._needed or missed > self._needed[job.log]:
-                self._needed[job.log] = missed
                 self.ask(job.inputs, missed)
+                self._jobs[job.log], self._needed[job.log] = job, missed
 
     def add(self, path: Path, job: Job, there: bool) -> None:
         """Add the ``job`` that makes a file which is no other's input, and which is ``there`` if its reader says so."""
@@ -65,18 +66,14 @@ class Jobs:
 
     @property
     def to_do(self) -> list[Job]:
-        """The jobs that have still to be done."""
-        return [job for job in self._each() if self._needed[job.log]]
+        """The jobs that have still to be done, each after those that it waits for."""
+        return [job for job in self._jobs.values() if self._needed[job.log]]
 
     @property
     def done(self) -> list[Job]:
         """The jobs whose files are there. Others, whose files were temporary or are gone, are not missed."""
-        found = (job for job in self._each() if not self._needed[job.log])
+        found = (job for job in self._jobs.values() if not self._needed[job.log])
         return [job for job in found if any(map(self.is_there, self._outputs[job.log]))]
-
-    def _each(self) -> list[Job]:
-        """Every job once."""
-        return list({job.log: job for job in self._made_by.values() if job is not None}.values())
 
     def outputs(self, job: Job) -> set[Path]:
         """Those of a job's files that something rests on."""
@@ -107,7 +104,7 @@ def job_of(plan: Plan, path: Path) -> Job | None:
     below = path.relative_to(plan.root)
     for pattern, rule_of in RULES.items():
         found = wildcards_of(pattern, below)
-        if found is not None and found.get("run") in {None, *plan.runs}:
+        if found is not None and ("run" not in found or found["run"] in plan.runs):
             rule, inputs = rule_of(plan, found)
             return Job(rule, plan.path(getattr(Log, rule), **found), tuple(inputs), found)
     return None

@@ -9,6 +9,7 @@ import math
 
 from selftrans.config.families import Data
 from selftrans.config.presets import Preset
+from selftrans.plan import size
 from selftrans.plan.cost import Work, sampling, training
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
@@ -46,7 +47,7 @@ class JobResources:
 
     def training_memory(self, run: Run) -> int:
         """MB of all processes of a training on a machine, of which the first writes its state."""
-        state = 16 * parameters(run) / 1e6  # weights, moving average, two moments
+        state = size.state_bytes(run) / 1e6
         processes = self.plan.project.ranks // self.plan.project.nodes
         return processes * PROCESS + math.ceil(2 * state)
 
@@ -72,13 +73,8 @@ class JobResources:
 
     def sampling_memory(self, run: Run, attempt: int) -> int:
         """MB of a job that draws samples batch by batch: its weights, and what they are read into."""
-        return self.memory(PROCESS + math.ceil(2 * 4 * parameters(run) / 1e6), attempt)
+        return self.memory(PROCESS + math.ceil(2 * size.weights_bytes(run) / 1e6), attempt)
 
     def memory(self, megabytes: int, attempt: int) -> int:
         """``megabytes``, and more for a job that is tried again: it may have had too little."""
         return min(attempt, MOST) * megabytes
-
-
-def parameters(run: Run) -> int:
-    """About how many a backbone has: attention 4, MLP 8 and modulation 6 times the square of its width."""
-    return 18 * run.model.width**2 * run.model.depth

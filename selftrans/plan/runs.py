@@ -190,7 +190,12 @@ class Run:
 
     def preset_named(self, key: str) -> str:
         """The name of the preset whose key this is; "" if the family has none."""
-        return next((name for name in self.family.presets if self.preset_key(name) == key), "")
+        return self._presets.get(key, "")
+
+    @cached_property
+    def _presets(self) -> dict[str, str]:
+        """{key: the first of the presets that have it}."""
+        return {self.preset_key(name): name for name in reversed(self.family.presets)}
 
     def is_guided(self, step: int) -> bool:
         """Whether the segment that ends at milestone ``step`` still needs the method."""

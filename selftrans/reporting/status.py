@@ -126,12 +126,9 @@ class Status:
 
     def remaining(self) -> Remaining:
         """What is trained, sampled and measured by jobs that do not run yet."""
-        found = Remaining(self.plan, [path for job in self.jobs.to_do for path in self.jobs.outputs(job)])
-        for report in self.reports:
-            for job in self._to_do.get(report.job, ()) if report.state == "running" else ():
-                for path in self.jobs.outputs(job):
-                    found.jobs.pop(path, None)
-        return found
+        named = [report.job for report in self.reports if report.state == "running"]
+        running = {job.log for name in named for job in self._to_do.get(name, ())}
+        return Remaining(self.plan, [path for job in self.jobs.to_do for path in self.jobs.outputs(job)], running)
 
     @cached_property
     def _to_do(self) -> dict[str, list[Job]]:

@@ -16,6 +16,7 @@ from conftest import Configuration
 from selftrans.commands import main
 from selftrans.leases import PATIENCE
 from selftrans.plan.paths import Log, Pattern
+from selftrans.reporting.status import Status
 from selftrans.reporting.training_log import log_file
 from selftrans.training.log import log_line
 
@@ -166,6 +167,20 @@ def test_what_waits_is_timed_by_the_pace_of_the_scale(configuration, tmp_path, m
     assert lines[-1].startswith("what does not run yet: about ")
     assert lines[-1].endswith(" hours on 2 cores at the pace of config/scales/tiny.yaml")
     assert status("--cores", "0") == (2, [])
+
+
+def test_what_runs_is_not_what_is_still_ahead(configuration, tmp_path, monkeypatch):
+    """All trainings of a run, whichever of them is at work; its samples and metrics are ahead."""
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan()
+    run = plan.run("plain", 0)
+    assert Status(plan, ["main"]).remaining().steps == 240
+    log = plan.path(Log.train, run=run.id, step=20)
+    log.parent.mkdir(parents=True)
+    log.touch()
+    ahead = Status(plan, ["main"]).remaining()
+    assert (ahead.steps, ahead.images) == (160, 24)
+    assert run not in ahead.trained
 
 
 # ------------------------------------------------------------------------------------------------ a training

@@ -90,3 +90,67 @@ def test_temporary_weights_that_a_teacher_still_needs_are_made_again(plan, confi
     assert [job.name for job in jobs.to_do if job.rule == "train"] == [f"train/{teacher.run.id}.step-40"]
     touch(plan.teacher_file(teacher))
     assert asked(plan, plan.weights(teacher.run, 40), plan.teacher_file(teacher)).to_do == []
+
+
+def test_a_job_stands_after_those_that_it_waits_for(plan):
+    """Thirteen trainings, three samples, three metrics, a teacher; images twice, and four more below all."""
+    jobs = asked(plan, *plan.metrics_of(plan.project.tables["main"]))
+    place = {job.log: number for number, job in enumerate(jobs.to_do)}
+    assert len(place) == 26
+    for job in jobs.to_do:
+        assert all(place[before.log] < place[job.log] for before in jobs.waits_for(job)), job.name
+
+
+# ------------------------------------------------------------------------ below what is trained, sampled, measured
+
+
+@pytest.fixture
+def imagenet(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return Plan(load_project(REPOSITORY / "config", scale="imagenet"))
+
+
+def below(plan, *paths):
+    """The rules of what has to be done for some files, parts apart, but for the jobs that make these themselves."""
+    jobs = asked(plan, *paths)
+    own = {job_of(plan, path).log for path in paths}
+    return {job.rule.removesuffix("_part") for job in jobs.to_do if job.log not in own}
+
+
+def test_a_training_needs_latents_and_those_the_vae(imagenet):
+    run = imagenet.run("sit-b2", 0)
+    (first, *_) = run.milestones
+    assert below(imagenet, imagenet.weights(run, first)) == {"extract_latents", "import_tokenizer"}
+    repa = imagenet.run("sit-b2-repa", 0)
+    images = {"pack_images", "import_encoder"}
+    assert below(imagenet, imagenet.weights(repa, first)) == {"extract_latents", "import_tokenizer", *images}
+
+
+def test_what_is_measured_needs_extractor_and_reference(imagenet):
+    run, step = imagenet.milestone("sit-b2@80", 0)
+    touch(imagenet.samples_file(run, step, "headline"))
+    assert below(imagenet, imagenet.metrics("sit-b2@80", 0, "headline")) == {"import_extractor", "import_reference"}
+
+
+def test_published_weights_need_no_latents(imagenet):
+    run = imagenet.run("published-sit-xl2", 0)
+    (step,) = run.milestones
+    samples = imagenet.samples_file(run, step, "headline")
+    assert below(imagenet, samples) == {"import_published", "import_tokenizer", "sample_shard"}
+
+
+def test_neither_what_is_there_nor_what_it_was_made_of_is_made(imagenet):
+    run = imagenet.run("sit-b2", 0)
+    (step, *_) = run.milestones
+    touch(imagenet.path(Pattern.latent_stats, latents=run.keys.latents))
+    assert below(imagenet, imagenet.weights(run, step)) == set()
+    both = imagenet.weights(run, step), imagenet.samples_file(run, step, "headline")
+    assert below(imagenet, *both) == {"import_tokenizer", "sample_shard"}
+
+
+def test_what_is_trained_here_needs_the_images_of_both_splits(plan):
+    run = plan.run("plain", 0)
+    jobs = asked(plan, plan.weights(run, 20))
+    packed = [job.wildcards["split"] for job in jobs.to_do if job.rule == "pack_images"]
+    assert sorted(packed) == ["test", "train"]
+    assert rules(jobs.to_do) == ["extract_latents", "pack_images", "pack_images", "train", "train_tokenizer"]

@@ -1,7 +1,6 @@
 """What jobs ask a scheduler for, counted by hand on rows of depth 6 with milestones of 20, 40, 60 and 80 steps."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +8,10 @@ import pytest
 import yaml
 from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 
-from selftrans.plan.resources import AT_LEAST, MARGIN, PROCESS, JobResources, parameters
+from selftrans.config.reading.project import load_project
+from selftrans.plan.plan import Plan
+from selftrans.plan.resources import AT_LEAST, MARGIN, PROCESS, JobResources
+from selftrans.plan.size import state_bytes, weights_bytes
 
 BLOCK = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
 ROOT = Path(__file__).parents[2]
@@ -84,19 +86,21 @@ def test_memory_is_that_of_the_processes_of_a_machine_and_more_at_a_next_attempt
         JobResources(plan_of(ranks=ranks, nodes=nodes)).training_memory(run)
         for ranks, nodes in ((1, 1), (8, 1), (8, 2))
     )
+    assert alone == PROCESS + math.ceil(2 * state_bytes(run) / 1e6)
     assert (eight - alone, of_two_machines - alone) == (7 * PROCESS, 3 * PROCESS)
     resources = JobResources(plan_of())
     assert [resources.memory(1000, attempt) for attempt in (1, 2, 3, 9)] == [1000, 2000, 3000, 4000]
     images = resources.images_memory(run, run.family.presets["headline"], 1)
     assert images == PROCESS + 1  # eight images
-    assert resources.sampling_memory(run, 1) == PROCESS + math.ceil(8 * parameters(run) / 1e6)
+    assert resources.sampling_memory(run, 1) == PROCESS + math.ceil(2 * weights_bytes(run) / 1e6)
     assert resources.sampling_memory(run, 2) == 2 * resources.sampling_memory(run, 1)
 
 
-def test_about_as_many_parameters_as_xl_has(configuration):
-    run = configuration.plan().run("plain", 0)
-    xl = run.model.model_copy(update={"depth": 28, "width": 1152})
-    assert parameters(replace(run, model=xl)) == pytest.approx(675e6, rel=0.02)
+def test_memory_is_that_of_the_weights_that_are_really_there(configuration):
+    """SiT-XL/2 of 32 x 32 latents of ImageNet: 675,111,184 parameters of 4 bytes, read into as many."""
+    run = Plan(load_project(ROOT / "config", scale="imagenet")).run("sit-xl2", 0)
+    assert JobResources(configuration.plan()).sampling_memory(run, 1) == PROCESS + 5401
+    assert JobResources(configuration.plan()).training_memory(run) == PROCESS + 21604
 
 
 def test_a_training_is_told_before_its_time_is_up():

@@ -1,12 +1,18 @@
 """Jobs that remain, counted by hand on three rows of depth 6 with milestones of 20, 40, 60 and 80 steps."""
 
+from pathlib import Path
+
 import pytest
 
+from selftrans.config.reading.project import load_project
 from selftrans.config.scales import Pace
 from selftrans.plan import size
-from selftrans.plan.paths import Pattern
-from selftrans.plan.plan import Probe
+from selftrans.plan.jobs import IMAGES
+from selftrans.plan.paths import Log, Pattern
+from selftrans.plan.plan import Plan, Probe
 from selftrans.reporting.remaining import Remaining
+
+CONFIG = Path(__file__).parents[2] / "config"
 
 BLOCK = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
 # A second a block for a step of four images, each worth three passes; a quarter of that for an image that is sampled.
@@ -124,6 +130,39 @@ def test_what_figures_look_at_is_trained_and_not_measured(plan):
     assert Remaining(plan, [samples]).jobs == {}
 
 
+def test_features_of_a_teacher_need_it_frozen(plan):
+    """Its weights are there."""
+    teacher = plan.run("guided", 0).teacher
+    touch(plan.weights(teacher.run, teacher.step, teacher.weights))
+    found = Remaining(plan, [plan.features("guided@8", 0, Probe(t=0.5, images=10, layers="guiding"))])
+    assert found.files == [plan.teacher_file(teacher)]
+    assert (found.steps, found.seconds(PACE, devices=1)) == (0, FREEZING)
+
+
+def test_what_runs_is_not_counted_and_nothing_waits_for_it(plan):
+    run = plan.run("plain", 0)
+    running = {plan.path(Log.train, run=run.id, step=step) for step in run.milestones}
+    found = Remaining(plan, [plan.metrics("plain@8", 0, "headline")], running)
+    assert (found.steps, found.images, found.trained) == (0, 8, set())
+    assert found.seconds(PACE, devices=100) == pytest.approx(SAMPLING + EVALUATION)
+
+
+def test_shards_of_samples_are_work_of_one_job(configuration, plan):
+    alone = remaining(plan, "plain@8")
+    configuration.family["presets"]["headline"] |= {"batch_size": 2, "shards": 4}
+    found = remaining(configuration.plan(), "plain@8")
+    assert (len(found.jobs), found.images) == (len(alone.jobs), alone.images)
+    assert found.seconds(PACE, devices=2) == alone.seconds(PACE, devices=2)
+
+
+def test_parts_of_images_and_latents_are_written_once(configuration, plan):
+    alone = remaining(plan, "plain@8")
+    configuration.family["data"] |= {"shard": 180, "parts": 4}
+    plan = configuration.plan()
+    found = remaining(plan, "plain@8")
+    assert found.bytes() == alone.bytes()
+
+
 def test_measuring_through_two_extractors_samples_once(configuration, plan):
     alone = remaining(plan, "plain@8")
     configuration.family["second_extractor"] = {"published": "dinov2-l", "weights": "dinov2.pth"}
@@ -153,7 +192,7 @@ def test_what_is_there_is_not_written_again(plan):
     run = plan.run("plain", 0)
     touch(plan.weights(run, 20))
     touch(plan.path(Pattern.work, run=run.id) / "state.safetensors")
-    touch(plan.path(Pattern.latents, latents=run.keys.latents) / "manifest.json")
+    touch(plan.path(Pattern.latent_stats, latents=run.keys.latents))
     touch(plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer))
     for split in ("train", "test"):
         touch(plan.path(Pattern.images, data=run.keys.data, split=split) / "manifest.json")
@@ -163,10 +202,30 @@ def test_what_is_there_is_not_written_again(plan):
     assert remaining(plan, "plain@8").bytes() == {}
 
 
+def test_sources_are_what_runs_rest_on(plan):
+    """Not what is trained, sampled and measured."""
+    run = plan.run("plain", 0)
+    data = [plan.path(IMAGES, data=run.keys.data, split=split) for split in ("train", "test")]
+    tokenizer = plan.path(Pattern.tokenizer, tokenizer=run.keys.tokenizer)
+    latents = plan.path(Pattern.latent_stats, latents=run.keys.latents)
+    judged = [plan.path(found, extractor=run.keys.extractor) for found in (Pattern.extractor, Pattern.reference)]
+    assert set(remaining(plan, "plain@8").sources) == {*data, tokenizer, latents, *judged}
+    touch(latents)
+    assert set(Remaining(plan, [plan.weights(run, 20)]).sources) == set()
+
+
+def test_published_weights_are_a_source_and_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(load_project(CONFIG, scale="imagenet"))
+    run = plan.run("published-sit-xl2", 0)
+    (step,) = run.milestones
+    found = Remaining(plan, [plan.samples_file(run, step, "headline")])
+    assert plan.weights(run, step) in found.sources
+    assert (found.steps, found.trained, len(found.jobs)) == (0, set(), 1)
+    assert found.bytes()[plan.root / "runs"] == size.weights_bytes(run)
+    assert plan.root / "work" not in found.bytes()
+
+
 def test_sources_of_a_figure_are_those_of_its_features(plan):
     features = plan.features("plain@8", 0, Probe(t=0.5, images=4))
-    run = plan.run("plain", 0)
-    assert (
-        plan.path(Pattern.images, data=run.keys.data, split="test") / "manifest.json"
-        in Remaining(plan, [features]).sources
-    )
+    assert plan.path(IMAGES, data=plan.run("plain", 0).keys.data, split="test") in Remaining(plan, [features]).sources
