@@ -15,7 +15,7 @@ from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 
 MARGIN = 2.0  # times the estimate
-AT_LEAST = 10  # minutes
+AT_LEAST = 20  # minutes, of which the last five begin with the profile's warning
 PROCESS = 3000  # MB of a process with torch and its libraries, on a GPU
 MOST = 4  # times the memory of a first attempt, at the most
 
@@ -36,7 +36,7 @@ class JobResources:
 
     def other_minutes(self, minutes: int, attempt: int) -> int:
         """Of a job that takes about ``minutes`` at any scale."""
-        return min(attempt * minutes, self.longest)
+        return min(attempt * max(minutes, AT_LEAST), self.longest)
 
     def _minutes(self, work: Work, devices: int = 1, attempt: int = 1) -> int:
         pace = self.plan.scale.pace

@@ -72,7 +72,7 @@ def test_no_job_asks_for_more_than_the_partition_allows(plan_of):
     assert resources.data_minutes(run.family.data) == AT_LEAST  # of the digits
     images = run.family.data.model_copy(update={"source": "images"})
     assert resources.data_minutes(images) == 60
-    assert [resources.data_minutes(images.model_copy(update={"parts": parts})) for parts in (4, 8)] == [15, AT_LEAST]
+    assert [resources.data_minutes(images.model_copy(update={"parts": parts})) for parts in (2, 8)] == [30, AT_LEAST]
 
 
 def test_without_a_pace_work_may_take_as_long_as_a_job_may(plan_of):
