@@ -105,6 +105,7 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.guard.communicate()
+        _kill(self.folder)  # if somebody has ended the guard
         for daemon in self.daemons:
             daemon.wait()
 
