@@ -14,7 +14,7 @@ from toy import smoke_plan
 from selftrans.reporting.results import names
 from workflow import REPOSITORY, SMOKE, environment, snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("workflow")]
 
 FIGURES = {name for name in names(smoke_plan()) if name.startswith("figures/")}
 OF_SAMPLES = {"figures/gallery", "figures/gallery-over-training"}

@@ -25,7 +25,7 @@ from selftrans.reporting.figures.registry import load_figures
 from selftrans.sampling.samples import Samples
 from workflow import OTHER_METHODS, REPOSITORY, SMOKE, environment, snakemake, snakemake_command
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("workflow")]
 
 TABLE = "results/methods.csv"
 
@@ -182,7 +182,10 @@ def test_what_snakemake_is_asked_for_is_known(tmp_path: Path) -> None:
     command.insert(command.index("--config") + 1, "seed=4")
     refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert refused.returncode != 0
-    assert "--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, ranks, folder" in refused.stderr
+    assert (
+        "--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, ranks, nodes, wall_time, folder"
+        in refused.stderr
+    )
     assert "Traceback" not in refused.stderr
 
 
@@ -227,7 +230,6 @@ def wait_for(condition, process: subprocess.Popen[bytes], seconds: float = 60) -
         time.sleep(0.01)
 
 
-@pytest.mark.long
 def test_a_killed_trainer_goes_on_to_the_same_weights(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     run = plan.run("aligned", 0)
@@ -256,7 +258,6 @@ def test_a_guided_run_is_trained_by_hand_past_its_stop_in_one_go(finished: Path,
     assert same(prepared / weights, finished / weights)
 
 
-@pytest.mark.long
 def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     run = plan.run("vanilla", 0)
@@ -274,7 +275,6 @@ def test_a_killed_sampler_leaves_nothing_and_starts_again(finished: Path, prepar
     assert torch.equal(Samples.load(prepared / samples).images, Samples.load(finished / samples).images)
 
 
-@pytest.mark.long
 def test_a_killed_snakemake_goes_on_to_the_same_weights(finished: Path, prepared: Path) -> None:
     plan = smoke_plan()
     targets = [str(plan.weights(plan.run(name, 0), 20)) for name in ("vanilla", "aligned", "external", "guided")]

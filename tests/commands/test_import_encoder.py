@@ -177,6 +177,7 @@ def test_the_workflow_imports_what_a_row_needs(published, tmp_path):
     assert set(jobs) == {"pack_images", "train_tokenizer", "extract_latents", "import_encoder", "train_stage1"}
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 def test_the_file_is_needed_by_rows_that_need_it_alone(published, tmp_path):
     """A plan is shown without it; before the first job it is asked for."""

@@ -351,6 +351,7 @@ def test_the_workflow_imports_what_a_table_needs(published, tmp_path):
     assert (jobs["sample"], jobs["evaluate"]) == ("3", "6")
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 def test_the_workflow_measures_through_both(published, tmp_path):
     plan = published.plan()

@@ -249,6 +249,7 @@ def test_the_workflow_imports_the_vae_that_latents_need(published, tmp_path):
     assert "tokenizer.decoder_weights: sd-vae-ft-ema (sd-vae-ft-ema) is not there" in refused.stdout + refused.stderr
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 def test_a_copy_of_the_folder_with_another_date_is_not_imported_again(published, sd_vae_folder, tmp_path):
     """Of the published size, since the workflow's jobs know no other."""

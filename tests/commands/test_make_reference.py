@@ -129,6 +129,7 @@ def test_who_is_stopped_goes_on_with_the_block_that_it_was_at(plan, shown, monke
 # ------------------------------------------------------------------------------------------------- workflow
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
 def test_parts_are_jobs_of_the_workflow_and_change_nothing(configuration, plan, tmp_path):

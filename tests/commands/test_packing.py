@@ -159,6 +159,7 @@ def test_as_many_jobs_share_the_work_as_the_data_say(configuration, tmp_path):
     assert jobs == packing | encoding | {"total": 13}
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 def test_a_missing_shard_is_made_again_alone(project, tmp_path):
     plan = project.plan()

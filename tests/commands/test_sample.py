@@ -277,6 +277,7 @@ def test_a_mistake_ends_in_a_sentence(plan, capsys, arguments, words):
 # ------------------------------------------------------------------------------------------------- workflow
 
 
+@pytest.mark.long
 @pytest.mark.workflow
 @pytest.mark.xdist_group("workflow")
 def test_shards_are_jobs_of_the_workflow_and_change_nothing(configuration, tmp_path, monkeypatch):

@@ -134,6 +134,7 @@ def two(folder: Path, *arguments: str) -> list[subprocess.Popen]:
     return [ranks.start(rank, 2, port, *ranks.verb(*arguments), folder=folder) for rank in range(2)]
 
 
+@pytest.mark.long
 def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     project: Path, alone_and_together: tuple[Path, Path]
 ) -> None:
@@ -182,6 +183,7 @@ def test_ranks_whose_run_another_machine_has_taken_over_end_and_leave_it_alone(p
     assert not list(project.glob("results/smoke/runs/*/step-40*"))
 
 
+@pytest.mark.long
 def test_two_nodes_are_two_ranks_wherever_they_end(project: Path, alone_and_together: tuple[Path, Path]) -> None:
     """The one machine is killed, then the other; then one of them is told to end; at last nothing happens."""
     for number, lost in enumerate((0, 1)):
@@ -220,6 +222,7 @@ def test_two_nodes_are_two_ranks_wherever_they_end(project: Path, alone_and_toge
     assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 
+@pytest.mark.long
 def test_two_steps_at_once_with_two_ranks_on_each_node_do_not_meet(project: Path, tmp_path_factory) -> None:
     other = tmp_path_factory.mktemp("other")
     ranks.make_latents(other)
@@ -238,6 +241,7 @@ def test_two_steps_at_once_with_two_ranks_on_each_node_do_not_meet(project: Path
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.long
 def test_a_node_that_does_not_come_is_waited_for_and_no_longer(project: Path) -> None:
     command = ranks.verb("vanilla@10", "--ranks", "2", "--nodes", "2", "--rank-timeout", "3")
     for task, step in ((0, "11.0"), (1, "12.0")):
