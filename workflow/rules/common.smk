@@ -52,17 +52,18 @@ RUNS = PLAN.runs
 THREADS = PLAN.scale.threads
 RESOURCES = JobResources(PLAN)
 
-# On a cluster, samples are drawn and measured in one job; not where two extractors would look at them at once, for
-# whom that job would want two GPUs.
-TWO_EXTRACTORS = any(family.second_extractor for family in PLAN.scale.families.values())
-MEASURED = None if TWO_EXTRACTORS else "measured"
-
 
 # How many GPUs jobs of this machine share, if the call does not say (--resources gpu=N). The number of jobs in a queue
 # is said for a cluster alone.
 here = workflow.is_main_process and workflow.resource_settings.nodes is None
 if here and "gpu" not in workflow.global_resources:
     workflow.global_resources["gpu"] = len(visible())
+
+
+# On a cluster, samples are drawn and measured in one job; not where two extractors would look at them at once, for
+# whom that job would want two GPUs.
+TWO_EXTRACTORS = any(family.second_extractor for family in PLAN.scale.families.values())
+MEASURED = None if here or TWO_EXTRACTORS else "measured"
 
 
 # The options that give a verb the seeds and rows of this plan.
