@@ -178,6 +178,8 @@ class Status:
         if failure is not None:
             state, said = "failed" if failure.final else "stopped", one_line(failure.sentence)
             return Report(**about, state=state, reason=said)
+        if job.rule in ("table", "claims", "figure") and self.jobs.waits_for(job):
+            return None  # their names are fixed: the log is that of an earlier making
         if self._clocks.is_alive(job.log):
             return Report(**about, state="running")
         if held_by or job.log.exists():

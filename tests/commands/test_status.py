@@ -357,6 +357,17 @@ def test_a_table_that_fails_is_said_like_all_else(plan, status):
     assert lines[1] == f"failed  table/main  {log}: config/paper/main.csv: 2 lines where the table has 3; add one"
 
 
+def test_the_log_of_an_earlier_making_says_nothing_of_the_next(configuration, tmp_path, monkeypatch, status):
+    """After an edit a table waits for its rows, however fresh the log of its last making is."""
+    monkeypatch.chdir(tmp_path)
+    plan = configuration.plan()
+    log = plan.path(Log.table, table="main")
+    log.parent.mkdir(parents=True)
+    log.write_text("results/main.csv\n")
+    _, lines = status("main")
+    assert not any(line.startswith(("running", "ended")) for line in lines)
+
+
 def test_of_a_log_the_end_alone_is_read(configuration, tmp_path, monkeypatch, status):
     monkeypatch.chdir(tmp_path)
     plan = configuration.plan(seeds=4)
