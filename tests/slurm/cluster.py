@@ -193,12 +193,24 @@ def _at_work_in(folder: Path) -> Iterator[psutil.Process]:
 
 
 def _kill(folder: Path) -> None:
-    """End all of that, until none is left that one of them had just started."""
-    while found := set(_at_work_in(folder)):
+    """End all of that at once: none starts another meanwhile, or tells SLURM that another has ended."""
+    still: set[psutil.Process] = set()
+    while found := set(_at_work_in(folder)) - still:
         for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+                process.suspend()
+        still |= found
+    for process in still:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    while any(map(_lives, still)):
         time.sleep(0.05)
+
+
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def guard(folder: str) -> None:
