@@ -2,6 +2,11 @@
 
 import sys
 
-from selftrans.commands import main
+from selftrans.warm import ask
 
-sys.exit(main())
+code = ask(sys.argv[1:])
+if code is None:
+    from selftrans.commands import main
+
+    code = main()
+sys.exit(code)

@@ -31,7 +31,7 @@ ORDER = [
     ),
     *("config", "plan"),
     *("diffusion", "data", "models", "methods", "training", "sampling", "evaluation", "reporting"),
-    *("doctor", "commands", "__main__"),
+    *("doctor", "commands", "warm", "__main__"),
 ]
 
 FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", "parallel", "config"}

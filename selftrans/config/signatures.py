@@ -82,6 +82,7 @@ class Signature:
     needs_images: bool
 
 
+@cache
 def method_names() -> list[str]:
     """Every method that a row may name, in alphabetical order."""
     return sorted(path.stem for path in METHODS_FOLDER.glob("*.py") if _method_class(path) is not None)

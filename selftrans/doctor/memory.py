@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import psutil
-import torch
 
 from selftrans.doctor.finding import Finding, ok, warning, wrong
 from selftrans.models.backbones import build_backbone
+from selftrans.models.layout import laid_out
 from selftrans.plan.plan import Plan
 from selftrans.plan.resources import JobResources
 from selftrans.plan.runs import Run
@@ -57,7 +57,7 @@ def memory(plan: Plan, runs: Iterable[Run], gpus: list[int], cores: int) -> Iter
 
 def need_of_kind(run: Run, micro_batch: int) -> Need:
     """Of a training of this model, with its teacher."""
-    with torch.device("meta"):
+    with laid_out():
         backbone = build_backbone(**run.backbone)
     need = need_of(run, backbone, None, micro_batch)
     teacher = 0 if run.teacher is None else teacher_bytes(run.teacher.run.backbone, run.teacher.layer)

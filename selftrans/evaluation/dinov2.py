@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from selftrans.evaluation.features import Features
 from selftrans.models.encoders import PUBLISHED, load_published
+from selftrans.models.layout import laid_out
 
 PIXELS = 224  # to a side, of what it sees
 PATCH = 14
@@ -27,7 +28,7 @@ class DinoV2(nn.Module):
 
     def __init__(self, published: str) -> None:
         super().__init__()
-        with torch.device("meta"):
+        with laid_out():
             self.vit = timm.create_model(PUBLISHED[published], num_classes=0, img_size=PIXELS)
 
     def features(self, images: Tensor) -> Features:
@@ -49,7 +50,7 @@ def read_dinov2(published: str, path: Path) -> dict[str, Tensor]:
 
     Raises UserError if the file is missing, holds more than tensors, or those of another network.
     """
-    with torch.device("meta"):
+    with laid_out():
         vit = timm.create_model(PUBLISHED[published], num_classes=0)  # at the size that it was published for
     load_published(vit, published, path)
     tensors = {f"vit.{name}": tensor for name, tensor in vit.state_dict().items()}

@@ -20,6 +20,7 @@ from selftrans.data.pixels import from_uint8
 from selftrans.errors import UserError
 from selftrans.evaluation.features import Features
 from selftrans.formats import SAFETENSORS, what_is
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 from selftrans.parallel import read_ahead, spread
 from selftrans.progress import progress_bar
@@ -137,7 +138,7 @@ class Extractor:
         if header["name"] == INCEPTION:
             raise UserError(f"{path}: a classifier under the name of {INCEPTION}; {remedy}")
         with refuse_damage(path, remedy):
-            with torch.device("meta"):  # which takes no memory, whatever sizes the file names
+            with laid_out():  # which takes no memory, whatever sizes the file names
                 network = SmallClassifier(**header["architecture"])
             load_strictly(network, weights, path, remedy=remedy, assign=True)
         return cls(network, header["name"], header["sha256"])

@@ -9,13 +9,13 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from selftrans.artifacts import load_tensors, save_tensors, tensors_header
 from selftrans.errors import UserError
 from selftrans.models.backbones import build_backbone
 from selftrans.models.backbones.backbone import Backbone
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly, require_fit
 from selftrans.plan.runs import Run
 from selftrans.provenance import provenance
@@ -48,10 +48,12 @@ def load_backbone(
     tensors are not those of the whole backbone.
     """
     tensors, header = load_tensors(path, "weights", expected)
-    with torch.device("meta"):
-        require_fit(build_backbone(**header["backbone"]), tensors, path)
-    backbone = build_backbone(**header["backbone"], blocks=blocks)
-    load_strictly(backbone, {name: tensors[name] for name in backbone.state_dict()}, path)
+    with laid_out():
+        backbone = build_backbone(**header["backbone"])
+        require_fit(backbone, tensors, path)
+        if blocks is not None:
+            backbone = build_backbone(**header["backbone"], blocks=blocks)
+    load_strictly(backbone, {name: tensors[name] for name in backbone.state_dict()}, path, assign=True)
     return backbone, header
 
 

@@ -18,6 +18,7 @@ from selftrans.config.families import TOKEN_PIXELS
 from selftrans.data.pixels import from_uint8
 from selftrans.errors import UserError
 from selftrans.models.foreign import as_float32, read_foreign, tensors_by_name
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 
 # Our names, and timm's.
@@ -83,7 +84,7 @@ def build_published(*, published: str, image_size: int) -> nn.Module:
         raise UserError(f"no encoder is called {published!r}; allowed: {', '.join(PUBLISHED)}")
     if image_size % TOKEN_PIXELS:
         raise UserError(f"encoder {published}: found images of {image_size} pixels; allowed: multiples of 16")
-    with torch.device("meta"):  # weights will be read, so none are drawn
+    with laid_out():  # weights will be read, so none are drawn
         vit = timm.create_model(PUBLISHED[published], num_classes=0, **OPTIONS.get(published, {}))
         size = image_size // TOKEN_PIXELS * vit.patch_embed.patch_size[0]
         vit.set_input_size(img_size=(size, size))

@@ -19,6 +19,7 @@ from selftrans.data.latent_stats import LatentStats
 from selftrans.errors import UserError
 from selftrans.files import file_sha256, require_regular
 from selftrans.models.foreign import REMEDY, as_float32, read_foreign, tensors_by_name
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import require_fit
 from selftrans.models.tokenizer import ENCODER, Tokenizer, build_vae, encoder_sha256
 
@@ -96,7 +97,7 @@ def import_vae(recipe: PublishedTokenizer) -> Imported:
         )
     tensors = {name: (encoder if name.startswith(ENCODER) else decoder).tensors[name] for name in encoder.tensors}
     architecture = LAYOUTS[encoder.known.layout]
-    with torch.device("meta"):
+    with laid_out():
         vae = build_vae(**architecture)
     vae.load_state_dict(tensors, assign=True)
     stats = statistics_of(encoder)
@@ -130,7 +131,7 @@ def read_vae(name: str, path: Path) -> Source:
             "there (docs/vaes.md)"
         )
     file, config = _in_folder(path) if path.is_dir() else (path, {})
-    with torch.device("meta"):
+    with laid_out():
         vae = build_vae(**LAYOUTS[known.layout])
     if path.is_dir():
         _check_config(path / "config.json", config, name, vae.config)

@@ -12,6 +12,7 @@ from selftrans.diffusion.guidance import guide
 from selftrans.models.backbones import build_backbone
 from selftrans.models.backbones.backbone import Backbone
 from selftrans.models.checkpoint import load_backbone
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 
 
@@ -47,8 +48,9 @@ class FrozenTeacher:
         Raises UserError if the file is damaged, or is another teacher than the reference names.
         """
         tensors, header = load_tensors(path, "teacher", expected)
-        backbone = build_backbone(**header["backbone"], blocks=header["layer"])
-        load_strictly(backbone, tensors, path)
+        with laid_out():
+            backbone = build_backbone(**header["backbone"], blocks=header["layer"])
+        load_strictly(backbone, tensors, path, assign=True)
         return cls(backbone.to(device), header["layer"], header)
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from selftrans.models.backbones.parts import timestep_frequencies
 from selftrans.models.backbones.sit import SIZES
 from selftrans.models.checkpoint import weights_header
 from selftrans.models.foreign import as_float32, read_foreign, tensors_by_name
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import Form, difference, forms
 from selftrans.plan.runs import Run
 from selftrans.provenance import provenance
@@ -243,7 +244,7 @@ def _sizes(state: dict[str, Tensor], model: str, input_size: int) -> dict[str, A
 
 
 def _forms(sizes: dict[str, Any]) -> dict[str, Form]:
-    with torch.device("meta"):
+    with laid_out():
         return forms(build_backbone(**sizes).state_dict())
 
 

@@ -24,11 +24,13 @@ class Work:
 
 
 def training(run: Run, step: int) -> Work:
-    """From the milestone before ``step`` to that."""
+    """Of the job that ends at milestone ``step``."""
+    begin = run.milestone_before(step) or 0
     blocks = float(run.model.depth)
-    if run.teacher is not None and run.is_guided(step):
-        blocks += 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
-    return Work(run, steps=step - (run.milestone_before(step) or 0), blocks=blocks)
+    if run.teacher is not None:
+        guided = run.guided_steps(begin, step) / (step - begin)
+        blocks += guided * 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
+    return Work(run, steps=step - begin, blocks=blocks)
 
 
 def sampling(run: Run, preset: Preset, shards: int = 1) -> Work:

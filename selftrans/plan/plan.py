@@ -17,6 +17,7 @@ from selftrans.config.records import refuse, shown
 from selftrans.config.rows import Row
 from selftrans.config.tables import Table
 from selftrans.errors import UserError
+from selftrans.plan.asked import asked_epochs
 from selftrans.plan.paths import Pattern, wildcards_of
 from selftrans.plan.runs import Keys, Run, Teacher, fingerprint
 
@@ -107,6 +108,7 @@ class Plan:
         self.claim_seeds = range(max(project.seeds, project.claim_seeds))
         self.runs: dict[str, Run] = {}  # by id
         self._resolved: dict[tuple[str, int], Run] = {}
+        self._asked = asked_epochs(project)
         for seed in self.claim_seeds:
             for name in project.rows:
                 run = self.run(name, seed)
@@ -155,6 +157,7 @@ class Plan:
                 keys=self.keys[row.family],
                 teacher=self._teacher(name, row, seed, (*chain, name)),
                 stop_epoch=None if row.stop is None else self._stretched(row.stop, "stop", family),
+                asked=self._asked.get(name, ()),
             )
         return self._resolved[name, seed]
 

@@ -7,6 +7,7 @@ run.
 
 import hashlib
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from selftrans.config.families import (
 from selftrans.config.records import Record
 from selftrans.config.rows import Row
 from selftrans.config.signatures import signature
+from selftrans.plan.asked import EVERY
 
 RECIPE_VERSION = 1  # raise it by hand when numerics change, so that nothing old passes for new
 
@@ -62,6 +64,7 @@ class Run:
     keys: "Keys"
     teacher: Teacher | None
     stop_epoch: int | None
+    asked: Container[int] = EVERY  # epochs at which anything asks for its weights, and a training job ends
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
@@ -171,8 +174,9 @@ class Run:
         return self.family.step_at(epoch)
 
     def milestone_before(self, step: int) -> int | None:
-        """The step of the milestone before ``step``, or None for the first."""
-        return max((found for found in self.milestones if found < step), default=None)
+        """Where the job that trains to ``step`` begins: at the last milestone before it that is asked for, or None."""
+        ends = (found for found, epoch in self.milestones.items() if epoch in self.asked)
+        return max((found for found in ends if found < step), default=None)
 
     def preset_key(self, preset: str) -> str:
         """The name of a preset of the family with a hash of all that its samples depend on besides the run.
@@ -198,8 +202,15 @@ class Run:
         return {self.preset_key(name): name for name in reversed(self.family.presets)}
 
     def is_guided(self, step: int) -> bool:
-        """Whether the segment that ends at milestone ``step`` still needs the method."""
+        """Whether the job that trains to milestone ``step`` still needs the method."""
         return self.has_method_after(self.milestone_before(step) or 0)
+
+    def guided_steps(self, begin: int, end: int) -> int:
+        """How many of the steps from ``begin`` to ``end`` need the method."""
+        if self.row.method is None:
+            return 0
+        stop = self.recipe["stop"]
+        return end - begin if stop is None else max(min(stop, end) - begin, 0)
 
     def has_method_after(self, step: int) -> bool:
         """Whether the step after ``step`` steps still needs the method."""

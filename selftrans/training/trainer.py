@@ -249,7 +249,7 @@ def train(trainer: Trainer, until: int, work: Path, weights_path: WeightsPath, s
                     saved = time.monotonic()
                     if lease is not None:
                         if at_milestone:
-                            _save_milestone(trainer, lease, weights_path, replace=trainer.step == until)
+                            _save_milestone(trainer, lease, weights_path, last=trainer.step == until)
                         lease.check()
                         save_state(work / STATE, run, trainer.step, trainer.state(), trainer.made_of)
                 if number:
@@ -289,14 +289,15 @@ def _say(trainer: Trainer, sentence: str) -> None:
         print(f"{trainer.run.label}: {sentence}", flush=True)
 
 
-def _save_milestone(trainer: Trainer, lease: Lease, weights_path: WeightsPath, replace: bool = True) -> None:
-    """Write both kinds of weights, as long as the run is ours.
+def _save_milestone(trainer: Trainer, lease: Lease, weights_path: WeightsPath, last: bool = True) -> None:
+    """Write the weights, as long as the run is ours: both kinds of the ``last`` milestone, the average in passing.
 
-    Without ``replace``, only what is missing, so that nothing looks newer.
+    What is passed and there already is not replaced, so that nothing looks newer.
     """
-    for kind, backbone in {"online": trainer.backbone, "ema": trainer.ema.model}.items():
+    kinds = {"online": trainer.backbone, "ema": trainer.ema.model}
+    for kind, backbone in kinds.items() if last else [("ema", kinds["ema"])]:
         path = weights_path(trainer.step, kind)
-        if replace or not path.exists():
+        if last or not path.exists():
             lease.check()
             save_weights(path, backbone, trainer.run, trainer.step, kind, trainer.made_of)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
 
+from selftrans import warm
 from selftrans.config.families import (
     ClassifierRecipe,
     PublishedEncoder,
@@ -103,6 +104,8 @@ onstart:
         raise WorkflowError(str(error))
     end_jobs_on_sigterm(here=workflow.local_exec)
     retry_what_goes_on(progress_of)
+    if workflow.local_exec and THREADS.train == THREADS.other == 1:
+        warm.start(jobs=len(list(workflow.dag.needrun_jobs())))
 
 
 # On a cluster a job is a Snakemake of its own. The warning that its time is up is for what it runs.

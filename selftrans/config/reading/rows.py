@@ -2,6 +2,7 @@
 
 import re
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -80,6 +81,7 @@ def _stated(path: Path | str, name: str, raw: dict[str, Any]) -> Row:
     return row
 
 
+@cache
 def _settings(method: str) -> type[Record]:
     """The record of a method's settings."""
     return create_model(method, __base__=Record, **signature(method).settings)

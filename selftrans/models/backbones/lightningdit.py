@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftrans.models.backbones.backbone import Backbone
-from selftrans.models.backbones.parts import AdaLNZeroBlock, Attention, FinalLayer
+from selftrans.models.backbones.parts import AdaLNZeroBlock, Attention, FinalLayer, on_cpu
 
 
 class RMSNorm(nn.RMSNorm):
@@ -35,6 +35,16 @@ class SwiGLU(nn.Module):
         return self.w3(F.silu(gate) * value)
 
 
+@on_cpu
+def rotary_angles(head_width: int, grid: int) -> Tensor:
+    """The angles of `RotaryPositions`, (T, d), the same for both numbers of a pair."""
+    count = head_width // 4
+    frequencies = 10000.0 ** -(torch.arange(count, dtype=torch.float64) / count)
+    axis = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, d / 4)
+    angles = torch.cat([axis.repeat_interleave(grid, dim=0), axis.repeat(grid, 1)], dim=1)  # (T, d / 2)
+    return angles.repeat_interleave(2, dim=1)
+
+
 class RotaryPositions(nn.Module):
     """Queries or keys of a square grid, (N, heads, T, d), turned by their positions, so that only differences count.
 
@@ -49,11 +59,7 @@ class RotaryPositions(nn.Module):
         super().__init__()
         if head_width % 4:
             raise ValueError(f"head width {head_width} is not a multiple of 4, as pairs on two axes need")
-        count = head_width // 4
-        frequencies = 10000.0 ** -(torch.arange(count, dtype=torch.float64) / count)
-        axis = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies  # (grid, d / 4)
-        angles = torch.cat([axis.repeat_interleave(grid, dim=0), axis.repeat(grid, 1)], dim=1)  # (T, d / 2)
-        angles = angles.repeat_interleave(2, dim=1)  # (T, d), both numbers of a pair
+        angles = rotary_angles(head_width, grid)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
 

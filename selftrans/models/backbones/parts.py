@@ -5,10 +5,25 @@ N examples, T tokens, D = width. The architecture is that of DiT (Peebles and Xi
 
 import math
 from collections.abc import Callable
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+def on_cpu(constants: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``constants`` computed on the CPU also where a model is laid out without memory (device "meta").
+
+    There, each operation would load PyTorch's compiler, which takes as long as all the rest of PyTorch.
+    """
+
+    @wraps(constants)
+    def computed(*sizes: int) -> Tensor:
+        with torch.device("cpu"):
+            return constants(*sizes)
+
+    return computed
 
 
 class PatchEmbed(nn.Module):
@@ -31,6 +46,7 @@ def unpatchify(patches: Tensor, patch_size: int) -> Tensor:
     return x.permute(0, 5, 1, 3, 2, 4).reshape(count, -1, grid * patch_size, grid * patch_size)
 
 
+@on_cpu
 def sincos_positions(width: int, grid: int) -> Tensor:
     """Fixed positions on a square grid, (grid * grid, D): the first D / 2 tell the column, the rest the row.
 
@@ -44,6 +60,7 @@ def sincos_positions(width: int, grid: int) -> Tensor:
     return torch.cat([axis.repeat(grid, 1), axis.repeat_interleave(grid, dim=0)], dim=1)
 
 
+@on_cpu
 def timestep_frequencies() -> Tensor:
     """The angular frequencies of `TimestepEmbedder`, (128,), falling geometrically from 1 towards 1 / 10000."""
     return torch.exp(-math.log(10000) * torch.arange(128) / 128)

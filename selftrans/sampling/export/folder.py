@@ -13,12 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from selftrans import __version__
 from selftrans.artifacts import read_record, save_tensors, write_record
 from selftrans.errors import UserError
 from selftrans.files import atomic_folder, file_sha256, write_json
+from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 from selftrans.sampling.export.bundle import bundle
 from selftrans.sampling.export.card import Card
@@ -93,7 +92,7 @@ def _index(card: Card) -> dict[str, Any]:
 def _write_transformer(folder: Path, model: ImageModel) -> None:
     from selftrans.sampling.export.transformer import SelftransTransformer  # diffusers takes seconds to import
 
-    with torch.device("meta"):
+    with laid_out():
         transformer = SelftransTransformer(**model.header["backbone"])
     load_strictly(transformer.network, model.backbone.state_dict(), folder, assign=True)
     _write_model(folder, transformer, model.header)
@@ -109,7 +108,7 @@ def _write_vae(folder: Path, model: ImageModel) -> None:
         raise UserError(f"{folder}: not written, since the VAE is {type(found).__name__}; allowed: AutoencoderKL")
     settings = {name: value for name, value in found.config.items() if not name.startswith("_")}  # such as paths
     latents = {"latents_mean": model.stats.mean, "latents_std": model.stats.std, "scaling_factor": 1.0}
-    with torch.device("meta"):
+    with laid_out():
         vae = AutoencoderKL(**(settings | latents | {"shift_factor": None}))
     load_strictly(vae, found.state_dict(), folder, assign=True)
     _write_model(folder, vae, model.tokenizer.header)
