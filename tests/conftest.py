@@ -81,6 +81,7 @@ class Configuration:
         }
         self.claims: dict[str, Any] = {}
         self.paper = "fid,is\n38.60,41.95\n32.20,52.38\n22.91,70.37\n"
+        self.every_milestone = False  # whether a figure asks for the weights at every milestone of every row
 
     def write(self) -> Path:
         """Write the folder; returns it."""
@@ -89,6 +90,9 @@ class Configuration:
         texts = {"config": self.settings, "scales/tiny": self.scale, "runs": self.rows, "tables": self.tables}
         if self.claims:
             texts["claims"] = self.claims
+        if self.every_milestone:
+            curves = {"kind": "curves", "runs": [*self.rows], "until": 8, "preset": "headline"}
+            texts["figures"] = {"curves": {"title": "Curves", "caption": "All rows.", **curves}}
         for name, value in texts.items():
             text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
             (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")

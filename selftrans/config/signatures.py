@@ -8,12 +8,13 @@ Snakefile knows every method without loading torch, and a new method is one file
 import ast
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
+from selftrans.config.records import Record
 from selftrans.errors import UserError
 
 METHODS_FOLDER = Path(__file__).parents[1] / "methods"
@@ -80,6 +81,11 @@ class Signature:
     settings: dict[str, tuple[Any, Any]]  # default is ... where the row must say it
     needs_teacher: bool
     needs_images: bool
+
+    @cached_property
+    def record(self) -> type[Record]:
+        """What checks the settings of a row."""
+        return create_model(self.name, __base__=Record, **self.settings)
 
 
 @cache

@@ -68,9 +68,11 @@ class Magic(Method):
 def methods_folder(tmp_path, monkeypatch):
     """A folder of methods of one's own; what was read of another folder is forgotten, before and after."""
     monkeypatch.setattr(signatures, "METHODS_FOLDER", tmp_path)
-    signature.cache_clear()
+    for read in (signature, method_names):
+        read.cache_clear()
     yield tmp_path
-    signature.cache_clear()
+    for read in (signature, method_names):
+        read.cache_clear()
 
 
 def test_a_new_method_is_one_file_and_one_row(methods_folder, configuration):

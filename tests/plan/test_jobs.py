@@ -17,6 +17,7 @@ from workflow import REPOSITORY, snakemake
 @pytest.fixture
 def plan(configuration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    configuration.every_milestone = True
     return configuration.plan()
 
 

@@ -31,6 +31,7 @@ def plan_of(configuration):
         if pace:
             configuration.scale["pace"] = {"training": 12 * BLOCK / 60e9, "sampling": BLOCK / 15e9, "job": 30}
         configuration.settings |= settings
+        configuration.every_milestone = True
         return configuration.plan()
 
     return plan

@@ -400,6 +400,7 @@ def test_families_share_what_has_one_recipe(configuration):
 
 
 def test_milestones_are_the_grid_and_the_rows_stop(configuration):
+    configuration.every_milestone = True
     plan = configuration.plan()
     assert plan.run("plain", 0).milestones == {20: 2, 40: 4, 60: 6, 80: 8}
     guided = plan.run("guided", 0)

@@ -27,6 +27,7 @@ EVALUATION = FREEZING = 10
 @pytest.fixture
 def plan(configuration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    configuration.every_milestone = True
     return configuration.plan()
 
 

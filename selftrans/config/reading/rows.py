@@ -2,16 +2,13 @@
 
 import re
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
-
-from pydantic import create_model
 
 from selftrans.config.families import TOKEN_PIXELS, Family, PublishedEncoder
 from selftrans.config.names import ROW, ROW_IN_WORDS
 from selftrans.config.reading.entries import expand, merge, those_like
-from selftrans.config.records import Record, check, refuse
+from selftrans.config.records import check, refuse
 from selftrans.config.rows import Row
 from selftrans.config.scales import Scale
 from selftrans.config.signatures import FRACTION_OF_DEPTH, Epochs, Layer, method_names, signature
@@ -72,19 +69,13 @@ def _stated(path: Path | str, name: str, raw: dict[str, Any]) -> Row:
         if method not in method_names():
             refuse(path, f"{name}.method.name", method, ", ".join(method_names()))
         given = {key: value for key, value in row.method.items() if key != "name"}
-        settings = dict(check(path, _settings(method), given, f"{name}.method"))
+        settings = dict(check(path, signature(method).record, given, f"{name}.method"))
         for key, value in settings.items():
             if value == ():
                 refuse(path, f"{name}.method.{key}", value, "a list of 1 or more")
         row = row.model_copy(update={"method": {"name": method, **settings}})
     _check_needs(path, name, row)
     return row
-
-
-@cache
-def _settings(method: str) -> type[Record]:
-    """The record of a method's settings."""
-    return create_model(method, __base__=Record, **signature(method).settings)
 
 
 def _resolved(path: Path | str, name: str, row: Row, family: Family) -> dict[str, Any]:
