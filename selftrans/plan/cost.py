@@ -1,4 +1,4 @@
-"""What work costs: how many blocks how many images go through, and how long that takes at a scale's pace."""
+"""What work costs: how many blocks how many images go through, and how long that takes at a pace."""
 
 from dataclasses import dataclass
 
@@ -15,20 +15,28 @@ class Work:
     steps: int = 0
     images: int = 0
     blocks: float = 0.0
+    has_method: bool = False  # besides the blocks, of which a teacher's are some
 
     def seconds(self, pace: Pace, devices: int = 1) -> float:
         """How long it takes so many cores or GPUs that share it."""
-        trained = 3 * self.steps * self.run.family.batch_size  # forward, and two passes' worth backward
-        work = trained / pace.training + self.images / pace.sampling
-        return pace.job + self.blocks * self.run.multiplications * work / 1e9 / devices
+        of_step = 3 * self.run.family.batch_size * (pace.method if self.has_method else 1)  # and two passes backward
+        work = of_step * self.steps / pace.training + self.images / pace.sampling
+        at_work = self.blocks * self.run.multiplications * work / 1e9 + pace.decoding * self.images
+        return pace.job + at_work / devices
 
 
 def training(run: Run, step: int) -> Work:
     """From the milestone before ``step`` to that."""
-    blocks = float(run.model.depth)
-    if run.teacher is not None and run.is_guided(step):
+    before = run.milestone_before(step) or 0
+    return steps_after(run, before, step - before)
+
+
+def steps_after(run: Run, before: int, steps: int) -> Work:
+    """So many steps, all with the method of the one after ``before``, or all without."""
+    blocks, has_method = float(run.model.depth), run.has_method_after(before)
+    if run.teacher is not None and has_method:
         blocks += 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
-    return Work(run, steps=step - (run.milestone_before(step) or 0), blocks=blocks)
+    return Work(run, steps=steps, blocks=blocks, has_method=has_method)
 
 
 def sampling(run: Run, preset: Preset, shards: int = 1) -> Work:
