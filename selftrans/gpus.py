@@ -60,8 +60,8 @@ def listed_by(text: str) -> list[list[str]]:
 
 
 def kinds() -> list[str]:
-    """What nvidia-smi calls the GPUs of this machine, such as NVIDIA H200."""
-    return re.findall(r"^GPU \d+: (.+) \(UUID: ", _nvidia_smi(), re.MULTILINE)
+    """What nvidia-smi calls the GPUs of this machine that are not divided by MIG, such as NVIDIA H200."""
+    return re.findall(r"^GPU \d+: (.+) \(UUID: .+\)$(?!\n +MIG)", _nvidia_smi(), re.MULTILINE)
 
 
 def _nvidia_smi() -> str:

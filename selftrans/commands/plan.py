@@ -67,5 +67,7 @@ def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, lis
     text += f", {in_words(sum(remaining.bytes().values()))}"
     price = Price(remaining)
     estimate = price.estimate(devices_of(arguments, price.device))
-    over = f"over the budget of {plan.project.budget}" if price.refusal() else None
+    over = (
+        f"{'over' if price.known else 'perhaps over'} the budget of {plan.project.budget}" if price.refusal() else None
+    )
     return "; ".join(filter(None, (text, estimate, price.memory(), over)))

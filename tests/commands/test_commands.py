@@ -180,6 +180,7 @@ def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configura
 
 
 def test_plan_says_what_is_over_the_budget(call, configuration):
+    assert call("plan", "main", "--brief", "--budget", "90m")[1].endswith("; perhaps over the budget of 90m\n")
     configuration.scale["pace"] = {"training": 1.0, "sampling": 1.0, "job": 600.0}
     _, out, _ = call("plan", "main", "--brief", "--budget", "90m")
     assert out.endswith("; over the budget of 90m\n")

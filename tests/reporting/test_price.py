@@ -1,14 +1,21 @@
 """What is paid, counted by hand on rows of depth 6 with milestones of 20, 40, 60 and 80 steps; and budgets."""
 
+from pathlib import Path
+from typing import get_args
+
 import pytest
 
+from selftrans.config.reading.project import load_project
+from selftrans.config.scales import Source
 from selftrans.errors import UserError
 from selftrans.plan.memory import PROCESS, need_with_teacher
-from selftrans.plan.paths import Pattern
+from selftrans.plan.paths import Log, Pattern
+from selftrans.plan.plan import Plan
 from selftrans.plan.size import in_words
 from selftrans.reporting.price import Price, hours_in_words, require_budget
 from selftrans.reporting.remaining import Remaining
 
+CONFIG = Path(__file__).parents[2] / "config"
 BLOCK = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
 # A minute a block for a step of four images; a quarter of that for an image that is sampled.
 PACE = {"training": 12 * BLOCK / 60e9, "sampling": 4 * BLOCK / 60e9, "job": 60.0}
@@ -64,6 +71,17 @@ def test_sources_are_counted_where_their_time_is_known(configuration, price_of):
     price = price_of()
     assert "not counted" not in price.estimate(1)
     assert minutes(price) == pytest.approx(TRAINING + SAMPLING + EVALUATION + 6 + 2 + 2 * 0.5)
+
+
+def test_the_demo_counts_all_of_its_jobs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(load_project(CONFIG, scale="demo"))
+    files = [path for name in plan.targets for path in plan.metrics_of_target(name)]
+    assert "not counted" not in Price(Remaining(plan, files)).estimate(2)
+
+
+def test_sources_are_called_as_their_rules_are():
+    assert {name for name in get_args(Source) if not hasattr(Log, name)} == set()
 
 
 def test_what_waits_for_sources_comes_after_them(configuration, price_of):
