@@ -15,28 +15,35 @@ class Work:
     steps: int = 0
     images: int = 0
     blocks: float = 0.0
-    has_method: bool = False  # besides the blocks, of which a teacher's are some
+    with_method: float = 0.0  # those of the blocks that belong to steps with a method
 
     def seconds(self, pace: Pace, devices: int = 1) -> float:
         """How long it takes so many cores or GPUs that share it."""
-        of_step = 3 * self.run.family.batch_size * (pace.method if self.has_method else 1)  # and two passes backward
-        work = of_step * self.steps / pace.training + self.images / pace.sampling
-        at_work = self.blocks * self.run.multiplications * work / 1e9 + pace.decoding * self.images
-        return pace.job + at_work / devices
+        trained = 3 * self.steps * self.run.family.batch_size  # forward, and two passes' worth backward
+        trained *= self.blocks + (pace.method - 1) * self.with_method
+        work = trained / pace.training + self.blocks * self.images / pace.sampling
+        return pace.job + (self.run.multiplications * work / 1e9 + pace.decoding * self.images) / devices
 
 
 def training(run: Run, step: int) -> Work:
     """From the milestone before ``step`` to that."""
-    before = run.milestone_before(step) or 0
-    return steps_after(run, before, step - before)
+    return steps_between(run, run.milestone_before(step) or 0, step)
 
 
-def steps_after(run: Run, before: int, steps: int) -> Work:
-    """So many steps, all with the method of the one after ``before``, or all without."""
-    blocks, has_method = float(run.model.depth), run.has_method_after(before)
-    if run.teacher is not None and has_method:
-        blocks += 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
-    return Work(run, steps=steps, blocks=blocks, has_method=has_method)
+def steps_between(run: Run, begin: int, end: int) -> Work:
+    """The steps after ``begin`` up to ``end``, of which some may have a method."""
+    share = _guided_steps(run, begin, end) / (end - begin)
+    teacher = 0.0 if run.teacher is None else 2 / 3 * run.teacher.layer  # forward with and without label
+    with_method = share * (run.model.depth + teacher)
+    return Work(run, end - begin, blocks=(1 - share) * run.model.depth + with_method, with_method=with_method)
+
+
+def _guided_steps(run: Run, begin: int, end: int) -> int:
+    """How many of the steps from ``begin`` to ``end`` need the method."""
+    if run.row.method is None:
+        return 0
+    stop = run.recipe["stop"]
+    return end - begin if stop is None else min(max(stop - begin, 0), end - begin)
 
 
 def sampling(run: Run, preset: Preset, shards: int = 1) -> Work:

@@ -9,7 +9,7 @@ from statistics import median
 
 from selftrans.config.scales import Pace
 from selftrans.gpus import kinds
-from selftrans.plan.cost import steps_after
+from selftrans.plan.cost import steps_between
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 
@@ -66,7 +66,7 @@ def measured(plan: Plan, like: Pace) -> Iterator[float]:
     for run in plan.runs.values():
         speeds = recent_speeds(plan.path(Pattern.work, run=run.id) / "log.jsonl", run.id)
         if len(speeds) >= LINES:
-            expected = sum(steps_after(run, step - 1, 1).seconds(without_start, held) for step in speeds)
+            expected = sum(steps_between(run, step - 1, step).seconds(without_start, held) for step in speeds)
             yield expected / sum(1 / speed for speed in speeds.values())
 
 

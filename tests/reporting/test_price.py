@@ -44,7 +44,7 @@ def minutes(price):
 def test_hours_are_of_all_cores_together(price_of):
     price = price_of()
     assert minutes(price) == pytest.approx(TRAINING + SAMPLING + EVALUATION)
-    assert price.estimate(4).startswith("about 9 hours on 4 cores (8.5 core-hours) at the pace of ")
+    assert " hours on 4 cores (8.5 core-hours) at the pace of " in price.estimate(4)
 
 
 def test_ranks_hold_a_gpu_each(configuration, price_of):
