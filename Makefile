@@ -26,7 +26,7 @@ SETTINGS := $(if $(value GPUS),--resources $(call each_quoted,$(addprefix gpu=,$
 SETTINGS += $(if $(value CONFIG),--config $(call each_quoted,$(value CONFIG)))
 # The same as options of a verb, which need not know how jobs are shared out.
 OPTIONS := $(patsubst --claim_seeds=%,--claim-seeds=%,$(patsubst --folder=%,--config=%,$(addprefix --,$(filter-out ranks=% nodes=% wall_time=%,$(value CONFIG)))))
-SHOWN := $(call each_quoted,$(OPTIONS))
+SHOWN := $(call each_quoted,$(filter-out --budget=%,$(OPTIONS)))
 OPTIONS += $(patsubst %,--cores=%,$(filter-out all,$(value CORES))) $(patsubst %,--gpus=%,$(filter-out 0,$(value GPUS)))
 OPTIONS := $(call each_quoted,$(OPTIONS))
 unexport CONFIG CORES GPUS TARGETS

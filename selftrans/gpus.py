@@ -59,6 +59,11 @@ def listed_by(text: str) -> list[list[str]]:
     return listed
 
 
+def kinds() -> list[str]:
+    """What nvidia-smi calls the GPUs of this machine that are not divided by MIG, such as NVIDIA H200."""
+    return re.findall(r"^GPU \d+: (.+) \(UUID: .+\)$(?!\n +MIG)", _nvidia_smi(), re.MULTILINE)
+
+
 def _nvidia_smi() -> str:
     """What it lists; nothing if it is missing or fails, as it does without a driver."""
     try:

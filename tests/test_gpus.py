@@ -11,7 +11,7 @@ import pytest
 from ranks import make_latents, verb
 
 from selftrans.commands import main
-from selftrans.gpus import VISIBLE, listed_by, visible
+from selftrans.gpus import VISIBLE, kinds, listed_by, visible
 from workflow import snakemake
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +74,14 @@ def ends(*processes):
 
 
 # ------------------------------------------------------------------------------------------- which there are
+
+
+def test_kinds_are_those_of_whole_gpus(machine):
+    assert kinds() == []
+    machine(WHOLE)
+    assert kinds() == ["NVIDIA H100 80GB HBM3"] * 2
+    machine(PARTS)
+    assert kinds() == ["NVIDIA A100-SXM4-40GB"]
 
 
 def test_what_nvidia_smi_lists():

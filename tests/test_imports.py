@@ -41,7 +41,7 @@ FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", 
 # it that knows others.
 WINGS = {
     "evaluation": {*FOUNDATION, "data.pictures", "data.pixels", "models.strict", "models.encoders"},
-    "reporting": {*FOUNDATION, "beats", "failures", "leases", "plan", "training.log"},
+    "reporting": {*FOUNDATION, "beats", "failures", "gpus", "leases", "plan", "training.log"},
 }
 EXEMPT = {"selftrans.evaluation.probing"}
 

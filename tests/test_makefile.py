@@ -51,6 +51,13 @@ def test_how_jobs_are_shared_out_reaches_snakemake_alone(make):
     assert snakemake[-7:] == ["--config", "ranks=8", "nodes=2", "seeds=2", "wall_time=60", "--", "results/table5.csv"]
 
 
+def test_a_budget_reaches_snakemake_and_those_who_look_ahead(make):
+    _, doctor, plan, snakemake, show = make("results/table5.csv", "CONFIG=budget=24h seeds=2")
+    assert (doctor[-2:], plan[-2:]) == (["--budget=24h", "--seeds=2"], ["--budget=24h", "--seeds=2"])
+    assert snakemake[-5:] == ["--config", "budget=24h", "seeds=2", "--", "results/table5.csv"]
+    assert show[-2:] == ["--seeds=2", "results/table5.csv"]
+
+
 def test_what_is_wrong_with_the_machine_ends_it(tmp_path):
     """`doctor` says 1 then; nothing is planned or run."""
     for program, text in (("snakemake", STAND_IN), ("python", STAND_IN + '[ "$3" != doctor ]\n')):

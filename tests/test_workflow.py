@@ -117,6 +117,26 @@ def test_several_nodes_are_for_clusters(finished: Path) -> None:
     assert "mpi" not in plain.stdout
 
 
+def test_what_costs_more_than_the_budget_is_not_begun(tmp_path: Path) -> None:
+    """Nor what nobody knows the price of; a rehearsal costs nothing."""
+    config = tmp_path / "config"
+    shutil.copytree(SMOKE, config)
+    settings = {"folder": tmp_path, "config": config}
+    unknown = snakemake("--config", f"folder={config}", "budget=24h", "--", TABLE, **settings)
+    assert unknown.returncode == 1
+    assert "budget: 24h, but nobody knows what this costs" in unknown.stderr
+    with (config / "scales" / "smoke.yaml").open("a") as scale:
+        scale.write("\npace: {training: 1.0, sampling: 1.0, job: 60}\n")
+    dear = snakemake("--config", f"folder={config}", "budget=5m", "--", TABLE, **settings)
+    assert dear.returncode == 1
+    assert "budget: 5m allowed, about " in dear.stderr
+    assert "at the pace of" in dear.stderr
+    assert "; raise the budget, or ask for less" in dear.stderr
+    assert not (tmp_path / "results/smoke/data").exists()
+    rehearsed = snakemake("-n", "--config", f"folder={config}", "budget=5m", "--", TABLE, **settings)
+    assert rehearsed.returncode == 0
+
+
 def test_every_kind_of_figure_is_drawn_and_reported(everything: Path, tmp_path: Path) -> None:
     folder = tmp_path / "figures"
     shutil.copytree(everything, folder)
@@ -183,7 +203,7 @@ def test_what_snakemake_is_asked_for_is_known(tmp_path: Path) -> None:
     refused = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     assert refused.returncode != 0
     assert (
-        "--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, ranks, nodes, wall_time, folder"
+        "--config: seed: unknown key; allowed: scale, seeds, claim_seeds, only, ranks, nodes, wall_time, budget, folder"
         in refused.stderr
     )
     assert "Traceback" not in refused.stderr

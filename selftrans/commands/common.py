@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 
 def project_of(arguments: argparse.Namespace, **more: Any) -> Project:
-    """What --config and --scale name, and --seeds, --claim-seeds and --only where a verb has them, and ``more``."""
-    asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only")}
+    """What --config and --scale name, the extent and --budget where a verb has them, and ``more``."""
+    asked = {key: getattr(arguments, key, None) for key in ("scale", "seeds", "claim_seeds", "only", "budget")}
     return load_project(Path(arguments.config), **asked, **more)
 
 
@@ -68,6 +68,13 @@ def add_devices(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=int, default=os.cpu_count(), help="to do it on (default: all)")
     parser.add_argument(
         "--gpus", type=int, help="to do it on, at scales that need them (default: all, or one if there is none)"
+    )
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """The option --budget."""
+    parser.add_argument(
+        "--budget", help="hours of GPUs or cores that it may cost, such as 24h (default: config.yaml's)"
     )
 
 

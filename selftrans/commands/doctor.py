@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import selftrans
-from selftrans.commands.common import add_devices, add_target, devices_of, files_of, plan_of
+from selftrans.commands.common import add_budget, add_devices, add_target, devices_of, files_of, plan_of
 from selftrans.doctor import devices
 from selftrans.doctor.cluster import cluster
 from selftrans.doctor.disk import disk
 from selftrans.doctor.filesystem import file_system
-from selftrans.doctor.finding import Finding, findings_of
+from selftrans.doctor.finding import Finding, findings_of, ok, wrong
 from selftrans.doctor.outside import outside_files
 from selftrans.plan.outside import outside_of
 from selftrans.plan.plan import Plan
@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
     add_target(parser)
     add_devices(parser)
+    add_budget(parser)
     parser.add_argument("--ranks", type=int, help="processes that train one run together (default: config.yaml's)")
     extent = parser.add_mutually_exclusive_group()
     extent.add_argument("--quick", action="store_true", help="only what takes no time, and only what is not ok")
@@ -71,9 +72,19 @@ def quick_checks(plan: Plan, remaining: "Remaining", hashed: bool) -> list[Check
     return [
         *checks,
         lambda: devices.build(devices.torch_build(), devices.kernel_driver(), os.environ),
+        partial(budget, remaining),
         partial(disk, remaining.bytes(), len(remaining.jobs), plan.root),
         partial(outside_files, needed, publications, plan.project.scale_file, hashed),
     ]
+
+
+def budget(remaining: "Remaining") -> Iterator[Finding]:
+    """Whether it may cost what it does."""
+    from selftrans.reporting.price import Price
+
+    if remaining.plan.project.budget is not None:
+        refused = Price(remaining).refusal()
+        yield wrong(*refused) if refused else ok(f"within the budget of {remaining.plan.project.budget}")
 
 
 def slow_checks(plan: Plan, remaining: "Remaining", cores: int) -> list[Check]:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from selftrans.commands.common import add_devices, add_target, devices_of, files_of, plan_of
+from selftrans.commands.common import add_budget, add_devices, add_target, devices_of, files_of, plan_of
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.plan.size import in_words
@@ -12,12 +12,14 @@ from selftrans.plan.size import in_words
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's own options."""
     add_target(parser)
-    parser.add_argument("--brief", action="store_true", help="only what is not there yet, and how long that takes")
+    parser.add_argument("--brief", action="store_true", help="only what is not there yet, and what that costs")
     add_devices(parser)
+    add_budget(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print each run that the targets need, how far it is trained, and who needs it; then what remains to be done."""
+    devices_of(arguments, "core")  # a wrong option is refused, whether it is needed or not
     plan = plan_of(arguments)
     files = files_of(arguments, plan)
     if not arguments.brief:
@@ -51,17 +53,21 @@ def _print_runs(plan: Plan, needs: dict[Run, tuple[int, list[str]]]) -> None:
 
 
 def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, list[Path]]) -> str:
-    """What is not there yet of what targets are made of, how much it writes, and about how long that takes.
+    """What is not there yet of what targets are made of, and what that costs: disk, time, hours of devices, memory.
 
-    The time is that on --cores or --gpus, if the scale knows its pace.
+    The time is that on --cores or --gpus, if a pace is known.
     """
+    from selftrans.reporting.price import Price
     from selftrans.reporting.remaining import Remaining
 
-    pace = plan.scale.pace
-    count = devices_of(arguments, pace.device if pace else "core")
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
     if not remaining.jobs:
         return "all of it is there"
     text = f"not there yet: {len(remaining.trained)} runs, {remaining.steps} steps, {remaining.images} samples"
     text += f", {in_words(sum(remaining.bytes().values()))}"
-    return "; ".join(filter(None, (text, remaining.estimate(count))))
+    price = Price(remaining)
+    estimate = price.estimate(devices_of(arguments, price.device))
+    over = (
+        f"{'over' if price.known else 'perhaps over'} the budget of {plan.project.budget}" if price.refusal() else None
+    )
+    return "; ".join(filter(None, (text, estimate, price.memory(), over)))

@@ -28,9 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     from selftrans.reporting.status import Status, begun, in_columns, in_words
     from selftrans.reporting.targets import results_of
 
+    devices_of(arguments, "core")  # a wrong option is refused, whether it is needed or not
     plan = plan_of(arguments)
-    pace = plan.scale.pace
-    count = devices_of(arguments, pace.device if pace else "core")
     names = [name for found in results_of(plan, arguments.target).values() for name in found]
     status = Status(plan, names, [] if arguments.target else begun(plan))
     reports = status.reports
@@ -40,17 +39,18 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps([report.record() for report in reports], indent=2))
     else:
         summary = f"{arguments.target or 'begun'}: {in_words(reports)}"
-        print(summary, *in_columns(reports, arguments.all), *_ahead(status, reports, count), sep="\n")
+        print(summary, *in_columns(reports, arguments.all), *_ahead(status, reports, arguments), sep="\n")
     return int(any(report.state == "failed" for report in reports))
 
 
-def _ahead(status: "Status", reports: "list[Report]", count: int) -> Iterator[str]:
+def _ahead(status: "Status", reports: "list[Report]", arguments: argparse.Namespace) -> Iterator[str]:
     """What jobs wait for, and how long they will take."""
+    from selftrans.reporting.price import Price
     from selftrans.reporting.status import reasons
 
     waiting = reasons(reports)
     if waiting is not None:
         yield waiting
-        remaining = status.remaining()
-        if remaining.jobs and (estimate := remaining.estimate(count)):
+        price = Price(status.remaining())
+        if price.remaining.jobs and (estimate := price.estimate(devices_of(arguments, price.device))):
             yield f"what does not run yet: {estimate}"

@@ -1,9 +1,10 @@
 """All that a configuration folder says at one scale."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from selftrans.config.claims import Claim
 from selftrans.config.names import Name, RowName, Seeds
@@ -12,6 +13,24 @@ from selftrans.config.rows import Row
 from selftrans.config.scales import Scale
 from selftrans.config.signatures import Size
 from selftrans.config.tables import Table
+
+HOURS = {"m": 1 / 60, "h": 1, "d": 24}
+
+
+def hours_of(budget: str) -> float:
+    """Of a budget such as 90m, 24h or 7d. Raises ValueError, which says what is allowed, if it is none."""
+    found = re.fullmatch(r"([0-9]{1,7}(?:\.[0-9]{1,3})?)([mhd])", budget)
+    if found is None:
+        raise ValueError("a number of minutes, hours or days of a GPU or core, such as 90m, 24h or 7d")
+    return float(found[1]) * HOURS[found[2]]
+
+
+def _checked(budget: str) -> str:
+    hours_of(budget)
+    return budget
+
+
+Budget = Annotated[str, AfterValidator(_checked)]
 
 
 class Settings(Record):
@@ -26,6 +45,7 @@ class Settings(Record):
     ranks: Size = 1  # processes that train one run together
     nodes: Size = 1  # machines that they are on
     wall_time: Size = 1440  # minutes that a job of a cluster may take
+    budget: Budget | None = None  # hours of a GPU or core, of which a call of Snakemake may not take more
 
 
 class Asked(Settings):
@@ -53,4 +73,5 @@ class Project(Record):
     ranks: Size = 1
     nodes: Size = 1
     wall_time: Size = 1440
+    budget: Budget | None = None
     absent: frozenset[str] = frozenset()  # names of rows and tables of the folder that the scale has not

@@ -7,7 +7,7 @@ from pydantic import Field
 from selftrans.config.families import Family
 from selftrans.config.names import Name, Seeds
 from selftrans.config.records import Record
-from selftrans.config.signatures import Positive, Size
+from selftrans.config.signatures import NonNegative, Positive, Size
 
 
 class ClaimOverride(Record):
@@ -24,6 +24,13 @@ class Threads(Record):
     other: Size = 1
 
 
+# The rules that make what runs rest on.
+Source = Literal[
+    *("pack_images", "train_tokenizer", "import_tokenizer", "extract_latents", "train_extractor", "import_extractor"),
+    *("make_reference", "import_reference", "train_encoder", "import_encoder", "import_published"),
+]
+
+
 class Pace(Record):
     """How fast work goes on a core or a GPU; for estimates of time only, no result depends on it.
 
@@ -34,6 +41,19 @@ class Pace(Record):
     training: Positive  # backward passes, which are worth two passes, included
     sampling: Positive
     job: Positive  # seconds until a job is at work
+    method: Positive = 1.0  # times as long as its blocks takes a step with a method: projector, second loss
+    decoding: NonNegative = 0.0  # seconds for a sample, from latent to image
+    # Seconds at work of the jobs that make what runs rest on; those that are not named are not counted.
+    sources: dict[Source, NonNegative] = Field(default_factory=dict)
+
+    def times(self, factor: float) -> "Pace":
+        """That of a machine which is so many times as fast."""
+        changed = {"training": self.training * factor, "sampling": self.sampling * factor}
+        changed |= {"decoding": self.decoding / factor}
+        changed |= {"sources": {rule: seconds / factor for rule, seconds in self.sources.items()}}
+        if self.device == "core":  # jobs on a GPU are started by the CPU beside it
+            changed["job"] = self.job / factor
+        return self.model_copy(update=changed)
 
 
 Patterns = Annotated[tuple[str, ...], Field(max_length=100)]

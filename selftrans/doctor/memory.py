@@ -6,15 +6,12 @@ from pathlib import Path
 import psutil
 
 from selftrans.doctor.finding import Finding, ok, warning, wrong
-from selftrans.models.backbones import build_backbone
-from selftrans.models.layout import laid_out
+from selftrans.plan.memory import PROCESS, Need, need_with_teacher
 from selftrans.plan.plan import Plan
 from selftrans.plan.resources import JobResources
 from selftrans.plan.runs import Run
-from selftrans.plan.size import in_words, teacher_bytes
-from selftrans.training.memory import Need, need_of
+from selftrans.plan.size import in_words
 
-LIBRARIES = 10**9  # bytes of a process with torch, on a CPU
 COMMON = (24, 40, 80, 141)  # GB of GPUs that are to be had
 LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container, or of a job
 
@@ -40,28 +37,18 @@ def memory(plan: Plan, runs: Iterable[Run], gpus: list[int], cores: int) -> Iter
     host = free_memory()
     for (family, model), run in kinds.items():
         batch = run.family.batch_size // ranks
-        asked = min(batch, run.family.micro_batch or batch)
-        need, what = need_of_kind(run, asked), f"training {model} of {family}"
+        need, what = need_with_teacher(run, ranks), f"training {model} of {family}"
         if gpus:
             yield fits(what, need, min(gpus), batch, "GPU memory", run.model.checkpoint_activations)
         elif run.family.draws == "cuda":
             yield wanted(what, need, batch)
         else:
-            share = host // jobs - LIBRARIES
+            share = host // jobs - PROCESS
             yield fits(what, need, share, batch, f"memory ({jobs} at a time)", run.model.checkpoint_activations)
     if gpus and kinds:
         resources, at_once = JobResources(plan), min(jobs, max(1, len(gpus) // ranks))
         most = max(resources.training_memory(run) for run in kinds.values()) * 10**6
         yield host_memory(most * at_once, host, at_once)
-
-
-def need_of_kind(run: Run, micro_batch: int) -> Need:
-    """Of a training of this model, with its teacher."""
-    with laid_out():
-        backbone = build_backbone(**run.backbone)
-    need = need_of(run, backbone, None, micro_batch)
-    teacher = 0 if run.teacher is None else teacher_bytes(run.teacher.run.backbone, run.teacher.layer)
-    return Need(need.weights + teacher, need.example, micro_batch)
 
 
 def fitting(need: Need, free: int, batch: int) -> int:

@@ -1,4 +1,4 @@
-"""What work costs: how many blocks how many images go through, and how long that takes at a scale's pace."""
+"""What work costs: how many blocks how many images go through, and how long that takes at a pace."""
 
 from dataclasses import dataclass
 
@@ -15,22 +15,27 @@ class Work:
     steps: int = 0
     images: int = 0
     blocks: float = 0.0
+    with_method: float = 0.0  # those of the blocks that belong to steps with a method
 
     def seconds(self, pace: Pace, devices: int = 1) -> float:
         """How long it takes so many cores or GPUs that share it."""
         trained = 3 * self.steps * self.run.family.batch_size  # forward, and two passes' worth backward
-        work = trained / pace.training + self.images / pace.sampling
-        return pace.job + self.blocks * self.run.multiplications * work / 1e9 / devices
+        trained *= self.blocks + (pace.method - 1) * self.with_method
+        work = trained / pace.training + self.blocks * self.images / pace.sampling
+        return pace.job + (self.run.multiplications * work / 1e9 + pace.decoding * self.images) / devices
 
 
 def training(run: Run, step: int) -> Work:
     """Of the job that ends at milestone ``step``."""
-    begin = run.milestone_before(step) or 0
-    blocks = float(run.model.depth)
-    if run.teacher is not None:
-        guided = run.guided_steps(begin, step) / (step - begin)
-        blocks += guided * 2 / 3 * run.teacher.layer  # forward with and without label; a step is a forward and two back
-    return Work(run, steps=step - begin, blocks=blocks)
+    return steps_between(run, run.milestone_before(step) or 0, step)
+
+
+def steps_between(run: Run, begin: int, end: int) -> Work:
+    """The steps after ``begin`` up to ``end``, of which some may have a method."""
+    share = run.guided_steps(begin, end) / (end - begin)
+    teacher = 0.0 if run.teacher is None else 2 / 3 * run.teacher.layer  # forward with and without label
+    with_method = share * (run.model.depth + teacher)
+    return Work(run, end - begin, blocks=(1 - share) * run.model.depth + with_method, with_method=with_method)
 
 
 def sampling(run: Run, preset: Preset, shards: int = 1) -> Work:

@@ -1,6 +1,6 @@
 """What has still to be trained, sampled and measured for a target, about how long that takes, and how much it writes.
 
-Data, VAE, extractor and encoder are made once; they are not counted, but for the room that images and latents take.
+Data, VAE, extractor and encoder are made once; the time that they take is counted where the scale's pace knows it.
 """
 
 from collections import Counter
@@ -18,17 +18,25 @@ from selftrans.plan.jobs import Job, Jobs
 from selftrans.plan.paths import Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
-from selftrans.reporting.text import duration
+from selftrans.reporting.pace import devices_held
 
 
 class Remaining:
     """The jobs whose files are not there yet, each after those that it waits for."""
 
-    def __init__(self, plan: Plan, files: Iterable[Path], running: Container[Path] = ()) -> None:
-        """``files`` are what is asked for; of jobs, those whose logs are among ``running`` are not counted."""
+    def __init__(self, plan: Plan, files: Iterable[Path], running: Container[Path] = (), again: bool = False) -> None:
+        """``files`` are what is asked for, made ``again`` if they are there.
+
+        Of jobs, those whose logs are among ``running`` are not counted.
+        """
         self.plan = plan
         self._graph = Jobs(plan)
-        self._graph.ask(files)
+        for path in files:
+            job = self._graph.made_by(path) if again else None
+            if job is None:
+                self._graph.ask([path])
+            else:
+                self._graph.add(path, job, there=False)
         self.jobs: dict[Job, Work] = {}
         self._sources: list[Job] = []
         for job in self._graph.to_do:
@@ -106,19 +114,27 @@ class Remaining:
     def seconds(self, pace: Pace, devices: int) -> float:
         """At best: no sooner than ``devices`` do all jobs, nor than the longest chain of jobs that wait for another."""
         done: dict[Path, float] = {}  # by log
-        for job, work in self.jobs.items():
+        for job in (*self._sources, *self.jobs):
             start = max((done.get(before.log, 0.0) for before in self._graph.waits_for(job)), default=0.0)
-            done[job.log] = start + work.seconds(pace)
-        total = sum(work.seconds(pace) for work in self.jobs.values())
-        return max(total / devices, *done.values(), 0.0)
+            done[job.log] = start + self._seconds_of(job, pace)
+        return max(sum(self.costs(pace).values()) / devices, *done.values(), 0.0)
 
-    def estimate(self, count: int) -> str | None:
-        """About how long it takes, in words, on ``count`` devices of the pace's; None if the scale knows no pace."""
-        pace = self.plan.scale.pace
-        if pace is None:
-            return None
-        about = f"about {duration(self.seconds(pace, count))} on {count} {pace.device}{'s' * (count > 1)}"
-        return f"{about} at the pace of {self.plan.project.scale_file}"
+    def costs(self, pace: Pace) -> dict[Job, float]:
+        """Seconds of all cores or GPUs that each job holds, those of sources included that the pace knows."""
+        return {job: self._held(job, pace) * self._seconds_of(job, pace) for job in (*self._sources, *self.jobs)}
+
+    def uncounted(self, pace: Pace) -> int:
+        """How many jobs there are whose time the pace does not know."""
+        return sum(job.rule not in pace.sources for job in self._sources)
+
+    def _seconds_of(self, job: Job, pace: Pace) -> float:
+        if job in self.jobs:
+            return self.jobs[job].seconds(pace, self._held(job, pace))
+        return pace.job + pace.sources[job.rule] if job.rule in pace.sources else 0.0
+
+    def _held(self, job: Job, pace: Pace) -> int:
+        """How many cores or GPUs a job has."""
+        return devices_held(self.plan, pace.device, trains=job in self.jobs and self.jobs[job].steps > 0)
 
 
 def _is_source(job: Job) -> bool:

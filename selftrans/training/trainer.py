@@ -68,7 +68,7 @@ class Trainer:
         self.micro_batch = ranks.micro_batch(run.id, batch_size, most, group)
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            require_memory(need_of(run, backbone, self.method, self.micro_batch), free, run)
+            require_memory(need_of(run, self.method, self.micro_batch), free, run)
         self.backbone = backbone.to(self.device).train()
         self.ema = Ema(self.backbone, self.family.average.decay, self.family.average.warmup)
         self.optimiser = self._optimiser(self.backbone)

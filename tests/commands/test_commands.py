@@ -107,6 +107,9 @@ def test_a_mistake_in_a_process_of_its_own_shows_no_traceback(configuration, tmp
 # ---------------------------------------------------------------------------------------------------- plan
 
 
+MEMORY = "; about 752 MB of memory for a process"  # of the torch that trains anything so small
+
+
 def test_plan_lists_stage_1_before_stage_2_and_who_needs_them(call, configuration):
     configuration.tables["main"]["rows"] = [
         {"label": "guided", "run": "guided@6"},
@@ -123,7 +126,7 @@ def test_plan_lists_stage_1_before_stage_2_and_who_needs_them(call, configuratio
     assert guided.split()[1:] == ["0", "of", "60", "steps", "for", "main"]
     assert plain.split()[1:] == ["0", "of", "20", "steps", "for", "main"]
     assert total == "3 runs, 120 steps"
-    assert remaining == "not there yet: 3 runs, 120 steps, 16 samples, 8 MB"
+    assert remaining == f"not there yet: 3 runs, 120 steps, 16 samples, 8 MB{MEMORY}"
 
 
 def test_plan_counts_a_run_once_however_many_need_it(call, configuration):
@@ -155,12 +158,15 @@ def test_plan_of_claims_counts_their_seeds_and_what_they_compare(call, configura
     configuration.claims = {"it-helps": {"says": "", "source": "", "better": "aligned@4", "worse": "plain@4"}}
     configuration.settings["claim_seeds"] = 3
     _, out, _ = call("plan", "claims")
-    assert out.splitlines()[-2:] == ["6 runs, 240 steps", "not there yet: 6 runs, 240 steps, 48 samples, 10 MB"]
+    assert out.splitlines()[-2:] == [
+        "6 runs, 240 steps",
+        f"not there yet: 6 runs, 240 steps, 48 samples, 10 MB{MEMORY}",
+    ]
     _, out, _ = call("plan", "claims", "--claim-seeds", "2", "--brief")
-    assert out == "not there yet: 4 runs, 160 steps, 32 samples, 8 MB\n"
+    assert out == f"not there yet: 4 runs, 160 steps, 32 samples, 8 MB{MEMORY}\n"
 
 
-@pytest.mark.parametrize(("cores", "words"), [("1", "22 minutes on 1 core "), ("4", "11 minutes on 4 cores ")])
+@pytest.mark.parametrize(("cores", "words"), [("1", "22 minutes on 1 core"), ("4", "11 minutes on 4 cores")])
 def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configuration, cores, words):
     """Two runs of 80 steps through six blocks of 1.25 s: 600 s each; eight images through two times six: 48 s."""
     configuration.tables["main"] |= {"rows": configuration.tables["main"]["rows"][:2], "compare_with": None}
@@ -168,8 +174,22 @@ def test_plan_says_how_long_it_takes_if_the_scale_knows_its_pace(call, configura
     block = 16 * (12 * 16**2 + 2 * 16 * 16)  # multiplications of 16 tokens of width 16
     configuration.scale["pace"] = {"training": 3 * 4 * block / 1.25e9, "sampling": block / 0.5e9, "job": 0.1}
     _, out, _ = call("plan", "main", "--brief", "--cores", cores)
-    about = f"about {words}at the pace of config/scales/tiny.yaml"
+    about = f"about {words} (22 core-minutes) at the pace of config/scales/tiny.yaml"
+    about += f", 6 jobs for data, VAE, extractor, encoder not counted{MEMORY}"
     assert out == f"not there yet: 2 runs, 160 steps, 16 samples, 7 MB; {about}\n"
+
+
+def test_plan_says_what_is_over_the_budget(call, configuration):
+    assert call("plan", "main", "--brief", "--budget", "90m")[1].endswith("; perhaps over the budget of 90m\n")
+    configuration.scale["pace"] = {"training": 1.0, "sampling": 1.0, "job": 600.0}
+    _, out, _ = call("plan", "main", "--brief", "--budget", "90m")
+    assert out.endswith("; over the budget of 90m\n")
+    _, out, _ = call("plan", "main", "--brief", "--budget", "7d")
+    assert "budget" not in out
+    configuration.settings["budget"] = "90m"
+    assert "; over the budget of 90m\n" in call("plan", "main", "--brief")[1]
+    code, _, error = call("plan", "main", "--budget", "much")
+    assert (code, "budget: found 'much'; allowed: " in error) == (2, True)
 
 
 def test_plan_of_what_is_there_has_nothing_left(call, configuration):

@@ -60,6 +60,15 @@ def test_a_missing_file_from_outside_is_wrong_where_the_target_needs_it(doctor, 
     assert doctor("main", "--quick")[0] == 0  # all of it is there
 
 
+def test_what_is_over_the_budget_is_wrong(doctor, configuration):
+    configuration.scale["pace"] = {"training": 1.0, "sampling": 1.0, "job": 600.0}
+    code, lines = doctor("main", "--quick", "--budget", "90m")
+    (over,) = [line for line in lines if line.startswith("wrong")]
+    assert (code, "budget: 90m allowed, about " in over, "; raise the budget" in over) == (1, True, True)
+    assert doctor("main", "--quick", "--budget", "7d")[0] == 0
+    assert "ok       within the budget of 7d" in doctor("main", "--budget", "7d")[1]
+
+
 def test_a_wrong_target_or_option_is_refused_as_by_plan(configuration, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = str(configuration.write())

@@ -165,7 +165,7 @@ def test_what_waits_is_timed_by_the_pace_of_the_scale(configuration, tmp_path, m
     configuration.write()
     _, lines = status("main", "--cores", "2")
     assert lines[-1].startswith("what does not run yet: about ")
-    assert lines[-1].endswith(" hours on 2 cores at the pace of config/scales/tiny.yaml")
+    assert " at the pace of config/scales/tiny.yaml" in lines[-1]
     assert status("--cores", "0") == (2, [])
 
 

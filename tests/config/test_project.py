@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from selftrans.config.project import hours_of
 from selftrans.config.reading.project import check_asked, load_project
 from selftrans.errors import UserError
 
@@ -521,17 +522,30 @@ def test_a_layer_that_only_an_override_makes_fit_is_right(configuration):
     [
         (
             {"seed": 4},
-            r"--config: seed: unknown key; allowed: scale, .*, ranks, nodes, wall_time, folder",
+            r"--config: seed: unknown key; allowed: scale, .*, ranks, nodes, wall_time, budget, folder",
         ),
         ({"seeds": 4, "onyl": "x"}, r"--config: onyl: unknown key; allowed: .*only"),
         ({"seeds": "four"}, r"--config: seeds: found 'four'; allowed: a whole number"),
         ({"seeds": 10**20}, r"--config: seeds: found 10+; allowed: less than or equal to 1000"),
         ({"folder": 4}, r"--config: folder: found 4; allowed: text"),
+        ({"budget": "24"}, r"--config: budget: found '24'; allowed: .* such as 90m, 24h or 7d"),
+        ({"budget": 24}, r"--config: budget: found 24; allowed: text"),
     ],
 )
 def test_what_snakemake_is_asked_for_is_known(asked, words):
     with pytest.raises(UserError, match=words):
         check_asked(asked)
+
+
+@pytest.mark.parametrize(("budget", "hours"), [("90m", 1.5), ("24h", 24), ("7d", 168), ("0.5h", 0.5), ("0h", 0)])
+def test_a_budget_is_a_number_of_hours(configuration, budget, hours):
+    assert hours_of(configuration.project(budget=budget).budget) == hours
+
+
+@pytest.mark.parametrize("budget", ["", "h", "-1h", "1e3h", "24", "24 h", "1w", "٣h", "1h\n"])
+def test_other_budgets_are_refused(configuration, budget):
+    with pytest.raises(UserError, match=r"budget: found .*; allowed: .* such as 90m, 24h or 7d"):
+        configuration.project(budget=budget)
 
 
 def test_what_snakemake_is_not_asked_for_is_left_to_the_file():

@@ -1,14 +1,13 @@
-"""Trainings against the memory that there is: the numbers are `selftrans.training.memory`'s."""
+"""Trainings against the memory that there is: the numbers are `selftrans.plan.memory`'s."""
 
 from pathlib import Path
 
 import pytest
 
 from selftrans.config.reading.project import load_project
-from selftrans.doctor.memory import fits, fitting, free_memory, memory, need_of_kind, wanted
+from selftrans.doctor.memory import fits, fitting, free_memory, memory, wanted
+from selftrans.plan.memory import Need
 from selftrans.plan.plan import Plan
-from selftrans.plan.size import teacher_bytes
-from selftrans.training.memory import Need
 
 CONFIG = Path(__file__).parents[2] / "config"
 NEED = Need(weights=10 * 10**9, example=10**9, micro_batch=256)
@@ -40,13 +39,6 @@ def test_where_no_gpu_is_at_hand_it_is_said_which_would_do():
     )
     huge = Need(weights=200 * GB, example=GB, micro_batch=256)
     assert "checkpoint_activations" in wanted("x", huge, 256).advice
-
-
-def test_a_student_has_its_teacher_with_it(imagenet):
-    plain, guided = (need_of_kind(imagenet.run(name, 0), 256) for name in ("sit-b2", "sit-b2-st"))
-    teacher = imagenet.run("sit-b2-st", 0).teacher
-    assert guided.weights - plain.weights == teacher_bytes(teacher.run.backbone, teacher.layer)
-    assert guided.example == plain.example
 
 
 def test_trainings_of_imagenet_on_gpus(imagenet):

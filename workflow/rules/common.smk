@@ -92,6 +92,8 @@ shell.prefix("exec ")
 
 # Before the first job of a run that is no rehearsal.
 onstart:
+    from selftrans.reporting.price import require_budget
+
     try:
         hold_folder()
         made = [
@@ -100,6 +102,7 @@ onstart:
         require_outside(PLAN, made)
         require_nodes(PLAN.project.nodes, here=workflow.local_exec)
         require_accounting(workflow.executor_settings)
+        require_budget(PLAN, made)
     except UserError as error:
         raise WorkflowError(str(error))
     end_jobs_on_sigterm(here=workflow.local_exec)

@@ -53,6 +53,7 @@ def load_project(folder: Path, **asked: Any) -> Project:
         ranks=settings.ranks,
         nodes=settings.nodes,
         wall_time=settings.wall_time,
+        budget=settings.budget,
         absent=absent,
     )
 
