@@ -17,6 +17,7 @@ from selftrans.artifacts import DAMAGE, load_tensors, refuse_damage, save_tensor
 from selftrans.config.families import TOKEN_PIXELS
 from selftrans.data.pixels import from_uint8
 from selftrans.errors import UserError
+from selftrans.models.compiling import compile_in_place
 from selftrans.models.foreign import as_float32, read_foreign, tensors_by_name
 from selftrans.models.strict import load_strictly
 
@@ -112,6 +113,10 @@ class Encoder:
         """Move the weights."""
         self.vit.to(device)
         return self
+
+    def compile(self) -> None:
+        """Run compiled blocks from now on."""
+        compile_in_place(*self.vit.blocks)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8 -> what the network knows: [-1, 1], or the mean, deviation and size of its own.

@@ -12,6 +12,7 @@ from selftrans.diffusion.guidance import guide
 from selftrans.models.backbones import build_backbone
 from selftrans.models.backbones.backbone import Backbone
 from selftrans.models.checkpoint import load_backbone
+from selftrans.models.compiling import compile_in_place
 from selftrans.models.strict import load_strictly
 
 
@@ -50,6 +51,10 @@ class FrozenTeacher:
         backbone = build_backbone(**header["backbone"], blocks=header["layer"])
         load_strictly(backbone, tensors, path)
         return cls(backbone.to(device), header["layer"], header)
+
+    def compile(self) -> None:
+        """Run compiled blocks from now on."""
+        compile_in_place(*self.backbone.parts)
 
     @torch.no_grad()
     def features(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class Run:
         }
         if family.t_law_until is not None:
             recipe["t_law_until"] = family.step_at(family.t_law_until)
-        for key, default in {"cosine_weight": 0, "precision": "float32", "draws": "cpu"}.items():
+        for key, default in {"cosine_weight": 0, "precision": "float32", "compile": False, "draws": "cpu"}.items():
             if getattr(family, key) != default:
                 recipe[key] = getattr(family, key)
         if row.initial_weights == "own":

@@ -26,6 +26,7 @@ from selftrans.leases import Lease, held
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.models.backbones import build_backbone
 from selftrans.models.checkpoint import load_state, save_state, save_weights, state_identity
+from selftrans.models.compiling import compile_in_place
 from selftrans.models.ema import Ema
 from selftrans.plan.paths import STATE
 from selftrans.plan.runs import Run
@@ -75,6 +76,11 @@ class Trainer:
         if self.method is not None:
             self.method.to(self.device).train()
             self.method_optimiser = self._optimiser(self.method)
+        if self.family.compile:
+            compile_in_place(*self.backbone.parts, *self.ema.model.parts)
+            compile_in_place(*(self.method.children() if self.method else ()))  # its projector
+            for frozen in context.values():
+                frozen.compile()
         self.examples = Ahead(Input(run, dataset, ranks.part(batch_size), self.device))
         self._objective: nn.Module | None = None  # made at the first step that needs it
         self._stop_method_if_due()
