@@ -94,6 +94,8 @@ class Run:
             recipe["teacher"] = [fingerprint(self.teacher.run.recipe), self.teacher.step, self.teacher.weights]
         if self.needs_images:
             recipe["encoder"] = self.keys.encoder
+        if family.teacher_precision is not None and (self.teacher is not None or self.needs_images):
+            recipe["teacher_precision"] = family.teacher_precision
         return recipe
 
     def _published_recipe(self) -> dict[str, Any]:

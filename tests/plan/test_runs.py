@@ -184,6 +184,7 @@ FIELDS = {
         "flip": (True, ALL),
         "precision": ("bfloat16", ALL),
         "compile": (True, ALL),
+        "teacher_precision": ("float8", GUIDED | OF_REPA),
         "draws": ("cuda", ALL),
     },
     "aligned": {"weight": (0.1, OF_ALIGNED), "stop": (2, OF_ALIGNED)},

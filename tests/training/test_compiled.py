@@ -70,6 +70,7 @@ def test_no_method_breaks_a_graph(name: str, traced: None) -> None:
         if compiled:
             compile_in_place(*backbone.parts, *average.parts, *method.children())
             for frozen in filter(None, (getattr(method, "teacher", None), getattr(method, "encoder", None))):
+                frozen.compute_in("bfloat16")
                 frozen.compile()
         losses = Objective(backbone, method, 0.5, 0.0, "bfloat16")(*random_batch(), average, 0)
         losses.total.backward()
@@ -78,6 +79,16 @@ def test_no_method_breaks_a_graph(name: str, traced: None) -> None:
     assert graphs() > 0
     torch.testing.assert_close(losses, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(compiled_gradients, gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_a_float8_teacher_is_one_graph_too(traced: None) -> None:
+    teacher = FrozenTeacher(random_backbone(), 3, {})
+    teacher.compute_in("float8")
+    noised, batch = random_batch()
+    exact = teacher.features(noised.x_t, noised.t, batch.labels)
+    teacher.compile()
+    torch.testing.assert_close(teacher.features(noised.x_t, noised.t, batch.labels), exact, rtol=1e-5, atol=1e-5)
+    assert graphs() == 1
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
