@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from toy import random_backbone, random_batch, smoke_run, toy_dataset
 
 from selftrans.artifacts import load_tensors
+from selftrans.errors import UserError
 from selftrans.models import compiling
 from selftrans.models.compiling import compile_in_place
 from selftrans.models.teacher import FrozenTeacher
@@ -129,6 +130,13 @@ def test_ranks_exchange_the_gradients_of_compiled_blocks(traced: None, tmp_path:
         assert grouped.drain() == alone.drain()
     finally:
         dist.destroy_process_group()
+
+
+def test_a_machine_without_a_compiler_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(UserError, match="compile: found true, but there is no C compiler here: install gcc or clang"):
+        compile_in_place(random_backbone())
 
 
 def test_parameters_keep_their_names(traced: None, tmp_path: Path) -> None:
