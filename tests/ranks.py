@@ -37,11 +37,11 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, dict[str, Any]]] = {
 }
 
 
-def trainer_of(name: str, folder: Path, ranks: Ranks = ALONE) -> Trainer:
-    """A case at its first step."""
+def trainer_of(name: str, folder: Path, ranks: Ranks = ALONE, **more: Any) -> Trainer:
+    """A case at its first step, with ``more`` fields of its family."""
     row, method, fields = CASES[name]
     run = smoke_run(row)
-    run = replace(run, family=run.family.model_copy(update={"milestones": (7, 12), **fields}))
+    run = replace(run, family=run.family.model_copy(update={"milestones": (7, 12), **fields, **more}))
     if name == "rounded":
         run = replace(run, model=run.model.model_copy(update={"checkpoint_activations": True}))
     if method is not None:

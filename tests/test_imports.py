@@ -40,7 +40,7 @@ FOUNDATION = {"errors", "seeding", "files", "artifacts", "formats", "progress", 
 # knows published encoders, one of which is an extractor; probing, which reads features off models, is the one part of
 # it that knows others.
 WINGS = {
-    "evaluation": {*FOUNDATION, "data.pictures", "data.pixels", "models.strict", "models.encoders"},
+    "evaluation": {*FOUNDATION, "data.pictures", "data.pixels", "models.layout", "models.strict", "models.encoders"},
     "reporting": {*FOUNDATION, "beats", "failures", "gpus", "leases", "plan", "training.log"},
 }
 EXEMPT = {"selftrans.evaluation.probing"}

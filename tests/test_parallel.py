@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from selftrans.parallel import AHEAD, read_ahead, spread
+from selftrans.parallel import AHEAD, read_ahead, spread, spread_in_halves
 
 
 def test_items_come_in_their_order():
@@ -46,6 +46,9 @@ def test_no_thread_outlives_who_leaves_early():
     next(items)
     items.close()
     results = spread([abs, abs], read_ahead(iter(range(1000))))
+    next(results)
+    results.close()
+    results = spread_in_halves([(abs, abs), (abs, abs)], read_ahead(iter(range(1000))))
     next(results)
     results.close()
     assert threads() == before
@@ -93,3 +96,34 @@ def test_an_error_comes_in_its_place_and_no_more_is_begun():
     with pytest.raises(ValueError, match="broken"):
         next(results)
     assert len(begun) <= 4 + AHEAD
+
+
+def test_one_item_is_finished_while_the_next_is_begun():
+    meet = threading.Barrier(2, timeout=10)
+
+    def begin(item):
+        if item > 0:
+            meet.wait()  # until the item before is being finished
+        return item
+
+    def finish(item):
+        if item < 7:
+            meet.wait()
+        return item * item
+
+    assert list(spread_in_halves([(begin, finish)], range(8))) == [item * item for item in range(8)]
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_an_error_in_either_half_comes_in_its_place(half):
+    def broken(item):
+        if item == 3:
+            raise ValueError("broken")
+        return item
+
+    halves = [abs, abs]
+    halves[half] = broken
+    results = spread_in_halves([tuple(halves)], range(100))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="broken"):
+        next(results)

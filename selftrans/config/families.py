@@ -274,6 +274,8 @@ class Family(Record):
     batch_size: Size  # of a step, whatever the number of devices
     micro_batch: Size | None = None  # the most that a device takes at once, no part of the recipe; all if not said
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"  # of the forward and backward passes
+    teacher_precision: Literal["bfloat16", "float8"] | None = None  # of a frozen teacher or encoder; null: the same
+    compile: bool = False  # the forward and backward passes, which changes their rounding
     draws: Literal["cpu", "cuda"] = "cpu"  # the device whose generator draws noise, times and dropped labels
     optimiser: Optimiser
     average: Average = Average()

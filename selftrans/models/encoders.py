@@ -18,6 +18,7 @@ from selftrans.config.families import TOKEN_PIXELS
 from selftrans.data.pixels import from_uint8
 from selftrans.errors import UserError
 from selftrans.models.foreign import as_float32, read_foreign, tensors_by_name
+from selftrans.models.frozen import Frozen
 from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 
@@ -93,8 +94,8 @@ def build_published(*, published: str, image_size: int) -> nn.Module:
     return vit
 
 
-class Encoder:
-    """A frozen vision transformer. No module, so that a method that holds one does not register it."""
+class Encoder(Frozen):
+    """A frozen vision transformer."""
 
     def __init__(
         self, vit: nn.Module, architecture: Mapping[str, Any], header: Mapping[str, Any] | None = None
@@ -103,7 +104,8 @@ class Encoder:
 
         ``header`` is that of the file it was read from.
         """
-        self.vit = vit.eval().requires_grad_(False)
+        super().__init__(vit)
+        self.vit = vit
         self.architecture = dict(architecture)
         self.header = dict(header or {})
         self.width: int = vit.embed_dim
@@ -125,13 +127,12 @@ class Encoder:
         mean, deviation = (per_channel(tuple(known[key]), images.device) for key in ("mean", "std"))
         return F.interpolate((images / 255 - mean) / deviation, self.vit.patch_embed.img_size, mode="bicubic")
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) uint8 -> patch tokens (N, T, D) after the final norm, row by row over the image."""
-        tokens = self.vit.forward_features(self.prepare(images))
+        with self.forward_pass(images.device):
+            tokens = self.vit.forward_features(self.prepare(images))
         return tokens[:, self.vit.num_prefix_tokens :]
 
-    @torch.no_grad()
     def features_and_attention(self, images: Tensor, layers: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """`features`, and from the same pass the attention logits (N, heads, T, T) in each of ``layers``.
 
@@ -139,12 +140,13 @@ class Encoder:
         """
         vit, patches = self.vit, slice(self.vit.num_prefix_tokens, None)
         logits = {}
-        tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(self.prepare(images))))
-        for layer, block in enumerate(vit.blocks, start=1):
-            if layer in layers:
-                logits[layer] = attention_logits(block.attn, block.norm1(tokens))[:, :, patches, patches]
-            tokens = block(tokens)
-        return vit.norm(tokens)[:, patches], [logits[layer] for layer in layers]
+        with self.forward_pass(images.device):
+            tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(self.prepare(images))))
+            for layer, block in enumerate(vit.blocks, start=1):
+                if layer in layers:
+                    logits[layer] = attention_logits(block.attn, block.norm1(tokens))[:, :, patches, patches]
+                tokens = block(tokens)
+            return vit.norm(tokens)[:, patches], [logits[layer] for layer in layers]
 
     def save(self, path: Path, about: Mapping[str, Any]) -> str:
         """Write weights, architecture and ``about``: its key, and what it was made of.

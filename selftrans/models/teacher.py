@@ -12,6 +12,7 @@ from selftrans.diffusion.guidance import guide
 from selftrans.models.backbones import build_backbone
 from selftrans.models.backbones.backbone import Backbone
 from selftrans.models.checkpoint import load_backbone
+from selftrans.models.frozen import Frozen
 from selftrans.models.layout import laid_out
 from selftrans.models.strict import load_strictly
 
@@ -32,11 +33,12 @@ def freeze_teacher(weights: Path, layer: int, path: Path, expected: Mapping[str,
     return sha256
 
 
-class FrozenTeacher:
-    """Features of a teacher file. Not a module: no optimiser, state or moving average can see it."""
+class FrozenTeacher(Frozen):
+    """Features of a teacher file."""
 
     def __init__(self, backbone: Backbone, layer: int, header: dict[str, Any]) -> None:
-        self.backbone = backbone.eval().requires_grad_(False)
+        super().__init__(backbone)
+        self.backbone = backbone
         self.layer = layer
         self.header = header
 
@@ -53,10 +55,10 @@ class FrozenTeacher:
         load_strictly(backbone, tensors, path, assign=True)
         return cls(backbone.to(device), header["layer"], header)
 
-    @torch.no_grad()
     def features(self, x_t: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         """The residual stream (N, T, D) after the guiding layer; later blocks are not there to run."""
-        return self.backbone.features(x_t, t, labels, (self.layer,))[self.layer]
+        with self.forward_pass(x_t.device):
+            return self.backbone.features(x_t, t, labels, (self.layer,))[self.layer]
 
     def guided_features(self, x_t: Tensor, t: Tensor, labels: Tensor, scale: float) -> Tensor:
         """Eq. (3): f_g = f_u + ω (f_c - f_u), both from one forward pass of a doubled batch."""

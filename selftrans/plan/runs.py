@@ -88,7 +88,7 @@ class Run:
         }
         if family.t_law_until is not None:
             recipe["t_law_until"] = family.step_at(family.t_law_until)
-        for key, default in {"cosine_weight": 0, "precision": "float32", "draws": "cpu"}.items():
+        for key, default in {"cosine_weight": 0, "precision": "float32", "compile": False, "draws": "cpu"}.items():
             if getattr(family, key) != default:
                 recipe[key] = getattr(family, key)
         if row.initial_weights == "own":
@@ -97,6 +97,8 @@ class Run:
             recipe["teacher"] = [fingerprint(self.teacher.run.recipe), self.teacher.step, self.teacher.weights]
         if self.needs_images:
             recipe["encoder"] = self.keys.encoder
+        if family.teacher_precision is not None and (self.teacher is not None or self.needs_images):
+            recipe["teacher_precision"] = family.teacher_precision
         return recipe
 
     def _published_recipe(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from selftrans.data.draws import send
 from selftrans.diffusion.guidance import guided_velocity
 from selftrans.diffusion.samplers import dopri5_ode, euler_maruyama_sde, euler_ode, heun_ode, time_grid
 from selftrans.seeding import derive_seed, generator
@@ -64,10 +65,10 @@ def draw_latents(
     which is that of the backbone alone.
     """
     device = labels.device
-    noise = image_noise(seed, "sample", indices, shape).to(device)
+    noise = send(image_noise(seed, "sample", indices, shape), device)
 
     def noise_at(step: int) -> Tensor:
-        return image_noise(seed, "sampler", indices, shape, step).to(device)
+        return send(image_noise(seed, "sampler", indices, shape, step), device)
 
     velocity = guided_velocity(
         predict,

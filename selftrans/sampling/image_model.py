@@ -6,6 +6,7 @@ whose step sizes a batch shares, up to its tolerance).
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -22,7 +23,7 @@ from selftrans.models.backbones.backbone import Backbone
 from selftrans.models.checkpoint import load_backbone
 from selftrans.models.latent_space import find_decoder, published_stats, require_latents
 from selftrans.models.tokenizer import Tokenizer
-from selftrans.parallel import spread
+from selftrans.parallel import spread_in_halves
 from selftrans.plan.paths import Pattern
 from selftrans.progress import progress_bar
 from selftrans.sampling.drawing import Sampling, draw_latents, image_labels, matmul_precision
@@ -91,6 +92,15 @@ class ImageModel:
         require_latents(weights, header, (tokenizer, decoder), (stats, known))
         return cls(backbone.eval().to(device), decoder.to(device), known, header)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.backbone.pos_embed.device
+
+    def decode(self, latents: Tensor, preset: Preset) -> Tensor:
+        """Normalised latents (N, C, h, w) -> images (N, 3, H, W) uint8, on the CPU."""
+        return self.tokenizer.decode(latents, self.stats, preset.to_uint8).cpu()
+
     def replicas(self, devices: Sequence[torch.device | str]) -> "list[ImageModel]":
         """A copy on each of ``devices``."""
         return [
@@ -132,8 +142,7 @@ def _beside(weights: Path, pattern: str, **key: str) -> Path:
 
 def sample_images(model: ImageModel, labels: Tensor, indices: Tensor, preset: Preset, seed: int) -> Tensor:
     """The images ``indices`` (B,) with ``labels`` (B,): (B, 3, H, W) uint8, on the CPU."""
-    latents = sample_latents(model.backbone, labels, indices, preset, seed)
-    return model.tokenizer.decode(latents, model.stats, preset.to_uint8).cpu()
+    return model.decode(sample_latents(model.backbone, labels, indices, preset, seed), preset)
 
 
 # -------------------------------------------------------------------------------------- sharing the work
@@ -162,22 +171,32 @@ def sample_batches(
 ) -> None:
     """Draw those of ``batches`` that ``folder`` does not hold yet; ``labels`` are of all samples of the preset.
 
-    ``label`` stands before the progress bar. With ``replicas`` on other devices, batches are shared among all.
+    ``label`` stands before the progress bar. With ``replicas`` on other devices, batches are shared among all. While a
+    GPU draws latents, those before them are decoded, fetched and written.
     """
     sizes = {batch: len(batch_indices(preset, batch)) for batch in batches}
     missing = [batch for batch in batches if batch not in folder]
     total, to_do = sum(sizes.values()), sum(sizes[batch] for batch in missing)
 
-    def draw(model: ImageModel, batch: int) -> int:
+    def draw(model: ImageModel, batch: int) -> tuple[int, Tensor]:
         indices = batch_indices(preset, batch)
-        folder.save(batch, sample_images(model, labels[indices], indices, preset, seed))
+        return batch, sample_latents(model.backbone, labels[indices], indices, preset, seed)
+
+    def finish(model: ImageModel, drawn: tuple[int, Tensor]) -> int:
+        batch, latents = drawn
+        folder.save(batch, model.decode(latents, preset))
         return sizes[batch]
 
-    workers = [partial(draw, one) for one in (model, *replicas)]
+    if replicas or model.device.type == "cuda":
+        workers = [(partial(draw, one), partial(finish, one)) for one in (model, *replicas)]
+        finished = spread_in_halves(workers, missing)
+    else:  # where the halves would be after the same cores
+        finished = (finish(model, draw(model, batch)) for batch in missing)
     # The precision is the process's: set for all, so that none that ends sets it back while others are at work.
     with (
         progress_bar(total, label, "image", initial=total - to_do) as bar,
         matmul_precision(sampling_of(preset)),
+        closing(finished),
     ):
-        for drawn in spread(workers, missing) if replicas else map(workers[0], missing):
-            bar.update(drawn)
+        for images in finished:
+            bar.update(images)

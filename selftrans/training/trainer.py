@@ -26,7 +26,9 @@ from selftrans.leases import Lease, held
 from selftrans.methods.method import Context, Method, build_method
 from selftrans.models.backbones import build_backbone
 from selftrans.models.checkpoint import load_state, save_state, save_weights, state_identity
+from selftrans.models.compiling import compile_in_place
 from selftrans.models.ema import Ema
+from selftrans.models.frozen import Frozen
 from selftrans.plan.paths import STATE
 from selftrans.plan.runs import Run
 from selftrans.progress import progress_bar
@@ -44,10 +46,10 @@ LOG_EVERY = 20  # steps
 class Trainer:
     """One run: backbone, moving average, optimiser, and a method as long as the row's stop is ahead."""
 
-    def __init__(self, run: Run, dataset: LatentDataset, context: dict[str, Any], ranks: Ranks) -> None:
+    def __init__(self, run: Run, dataset: LatentDataset, context: dict[str, Frozen], ranks: Ranks) -> None:
         """``context`` holds the teacher or the encoder that the method needs, by name.
 
-        Raises UserError if the batch cannot be divided among the ranks, or the GPU is too small.
+        Raises UserError if the batch cannot be divided among the ranks, or the GPU is too small, or too old.
         """
         self.run, self.family, self.ranks, self.device = run, run.family, ranks, ranks.device
         self.made_of = {"latents": dataset.sha256}  # what it learns from: hashes, which weights and state carry
@@ -75,6 +77,13 @@ class Trainer:
         if self.method is not None:
             self.method.to(self.device).train()
             self.method_optimiser = self._optimiser(self.method)
+        for frozen in context.values():
+            frozen.compute_in(self.family.teacher_precision or self.family.precision)
+        if self.family.compile:
+            compile_in_place(*self.backbone.parts, *self.ema.model.parts)
+            compile_in_place(*(self.method.children() if self.method else ()))  # its projector
+            for frozen in context.values():
+                frozen.compile()
         self.examples = Ahead(Input(run, dataset, ranks.part(batch_size), self.device))
         self._objective: nn.Module | None = None  # made at the first step that needs it
         self._stop_method_if_due()

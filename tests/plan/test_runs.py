@@ -183,6 +183,8 @@ FIELDS = {
         "cosine_weight": (1.0, ALL),
         "flip": (True, ALL),
         "precision": ("bfloat16", ALL),
+        "compile": (True, ALL),
+        "teacher_precision": ("float8", GUIDED | OF_REPA),
         "draws": ("cuda", ALL),
     },
     "aligned": {"weight": (0.1, OF_ALIGNED), "stop": (2, OF_ALIGNED)},

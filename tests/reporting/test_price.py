@@ -29,6 +29,7 @@ EVALUATION = 1
 def price_of(configuration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configuration.scale["pace"] = PACE
+    configuration.every_milestone = True
 
     def price(reference="plain@8", **settings):
         plan = configuration.plan(**settings)

@@ -14,7 +14,7 @@ from selftrans.data.latent_stats import LatentStats
 from selftrans.diffusion.guidance import guide, guided_velocity
 from selftrans.errors import UserError
 from selftrans.models.tokenizer import Tokenizer, build_vae
-from selftrans.sampling.drawing import image_noise
+from selftrans.sampling.drawing import Sampling, draw_latents, image_noise
 from selftrans.sampling.image_model import (
     ImageModel,
     batch_indices,
@@ -231,6 +231,28 @@ def test_precision_does_not_outlive_its_sampling(precision) -> None:
     latents_of(PRESETS["euler_ode"].model_copy(update={"precision": precision}), [0])
     assert torch.get_float32_matmul_precision() == before
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("sampler", ["euler_ode", "heun_ode", "euler_maruyama_sde"])
+def test_a_gpu_is_not_waited_for(sampler) -> None:
+    """torch raises at whatever would make the host wait between steps."""
+    backbone = gentle_backbone().cuda()
+    sampling = Sampling(sampler, steps=4, cfg_scale=2.0, cfg_interval=(0.0, 0.6), precision="bfloat16")
+    labels = torch.arange(2).cuda()
+
+    def draw() -> torch.Tensor:
+        return draw_latents(
+            lambda *asked: backbone(*asked).velocity, labels, 10, torch.arange(2), (4, 8, 8), sampling, seed=0
+        )
+
+    draw()  # caches of what kernel is fastest
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draw()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 # ------------------------------------------------------------------------------------------ sharing the work

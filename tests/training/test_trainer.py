@@ -148,6 +148,27 @@ def test_after_the_stop_there_is_no_method(dataset: LatentDataset) -> None:
     assert set(trainer.state()) == {"backbone", "ema", "optimiser"}
 
 
+@pytest.mark.parametrize(
+    ("family", "weights"),
+    [
+        ({}, torch.float32),
+        ({"precision": "bfloat16"}, torch.bfloat16),
+        ({"teacher_precision": "bfloat16"}, torch.bfloat16),
+        ({"precision": "bfloat16", "teacher_precision": "float8"}, torch.float8_e4m3fn),
+    ],
+)
+def test_a_teacher_computes_in_the_students_precision_or_its_own(
+    family: dict[str, Any], weights: torch.dtype, dataset: LatentDataset
+) -> None:
+    trainer = trainer_of("guided", dataset, family)
+    assert trainer.method.teacher.backbone.blocks[0].mlp.fc1.weight.dtype == weights
+    assert {parameter.dtype for parameter in trainer.backbone.parameters()} == {torch.float32}
+    trainer.train_step()
+    exact = trainer_of("guided", dataset)
+    exact.train_step()
+    assert trainer.drain()[0]["method"] == pytest.approx(exact.drain()[0]["method"], rel=0.1)
+
+
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_the_gradient_is_clipped_unless_the_recipe_says_null(clip: float | None, dataset: LatentDataset) -> None:
     trainer = trainer_of("vanilla", dataset)

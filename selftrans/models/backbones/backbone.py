@@ -92,6 +92,11 @@ class Backbone(nn.Module):
         """
         return self._run_blocks(x, t, y, capture, last=max(map(layer_of, capture), default=0))[2]
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The blocks and, unless this is a trunk, the final layer: nearly all of the work, in the order of a pass."""
+        return [*self.blocks, *([] if self.final_layer is None else [self.final_layer])]
+
     def checkpoint_activations(self) -> None:
         """From now on keep only the tokens between blocks for the backward pass, which runs each block again.
 
