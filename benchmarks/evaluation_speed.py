@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import functools
 import io
-import json
 import math
 import os
 import re
@@ -32,6 +31,7 @@ from typing import Any
 import scipy.linalg
 import torch
 import torch.nn.functional as F
+from report import show
 from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -47,7 +47,6 @@ from selftrans.evaluation.precision_recall import precision_recall
 from selftrans.evaluation.resize import resize_bilinear
 from selftrans.files import file_sha256
 from selftrans.malloc import keep_freed_memory
-from selftrans.provenance import provenance
 
 WIDTH = 2048  # of Inception's pooled features
 INCEPTION = "Inception features"  # a spectrum for which they are really made
@@ -64,13 +63,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", type=Path, help="Inception's published weights (default: random ones)")
+    parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     keep_freed_memory()  # as every verb does
     torch.set_num_threads(arguments.threads)
     threadpool_limits(arguments.threads)  # NumPy's and SciPy's
     warnings.simplefilter("ignore")
-    report = {name: parts[name](arguments) for name in arguments.only.split(",")}
-    print(json.dumps({"threads": arguments.threads, **report, "provenance": provenance()}, indent=2))
+    found = {name: parts[name](arguments) for name in arguments.only.split(",")}
+    medians, ratios = taken(found, "seconds"), taken(found, "times_ours")
+    show("the evaluation beside other implementations", "seconds", arguments, medians, ratios, parts=found)
+
+
+def taken(found: dict[str, Any], key: str, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{where: value} of all that stands under ``key`` in nested mappings, which then have it no more."""
+    values = {", ".join(path): found.pop(key)} if key in found else {}
+    for name, inner in found.items():
+        if isinstance(inner, dict):
+            values |= taken(inner, key, (*path, name))
+    return values
 
 
 # ------------------------------------------------------------------------------------------------- distances

@@ -1,17 +1,16 @@
 """What the benchmarks share: how they are called, what they prepare, and the JSON that they print.
 
-    what, unit, command, device, settings, medians {name: value}, ratios {name: value}, ..., provenance
-
 Medians are over turns that all sides take one after the other in one run, so that whatever else the machine does meets
 each of them, and ratios are those of a turn. `benchmarks/page.py` makes docs/speed.md of what is saved in
 benchmarks/results/.
 """
 
 import argparse
+import functools
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,10 @@ import torch
 
 from selftrans.malloc import keep_freed_memory
 from selftrans.provenance import provenance
+from selftrans.training.speed import Step
+
+# What every report has; medians and ratios are {name: value}.
+KEYS = ("what", "unit", "command", "device", "settings", "medians", "ratios", "provenance")
 
 
 def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
@@ -33,6 +36,15 @@ def prepare(options: argparse.Namespace) -> torch.device:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     return torch.device(options.device)
+
+
+def as_they_are(steps: Mapping[str, Step]) -> dict[str, Callable[[], Step]]:
+    """Contenders of `take_turns` that have nothing to make anew."""
+    return {name: functools.partial(_same, step) for name, step in steps.items()}
+
+
+def _same(step: Step) -> Step:
+    return step
 
 
 def show(

@@ -37,17 +37,19 @@ def take_turns(
     steps: int,
     clock: Callable[[], float],
     tell: Callable[[int], object] = lambda turn: None,
+    warm_up: int = 1,
 ) -> dict[Name, list[float]]:
     """Seconds per step of each contender: one figure for each of ``rounds`` turns, and none for one more that warms up.
 
-    A contender makes what takes its steps anew in each turn, so that one at a time is in memory; its first step warms
-    up and is not timed. Whatever else the machine does meets all of them. ``tell`` is called after each turn.
+    A contender makes what takes its steps anew in each turn, so that one at a time is in memory; its first ``warm_up``
+    steps are not timed. Whatever else the machine does meets all of them. ``tell`` is called after each turn.
     """
     seconds: dict[Name, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 1):
         for name, make in contenders.items():
             step = make()
-            step()
+            for _ in range(warm_up):
+                step()
             began = clock()
             for _ in range(steps):
                 step()
