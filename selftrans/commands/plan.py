@@ -56,7 +56,10 @@ def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, lis
     The time is that on --cores or --gpus, if the scale knows its pace.
     """
     from selftrans.reporting.remaining import Remaining
+    from selftrans.reporting.results import SPEED
 
+    if list(files) == [SPEED]:
+        return "nothing has to be made before; it is measured when it is made"
     pace = plan.scale.pace
     count = devices_of(arguments, pace.device if pace else "core")
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])

@@ -174,8 +174,11 @@ def test_it_is_a_result_where_the_paper_has_figures(plan, configuration):
         key_of(configuration.plan(), SPEED)
 
 
+NOTHING = "nothing has to be made before; it is measured when it is made"
+
+
 def test_plan_and_status_know_the_job(plan, call):
-    assert call("plan", "speed") == (0, "0 runs, 0 steps\nall of it is there\n", "")
+    assert call("plan", "speed") == (0, f"0 runs, 0 steps\n{NOTHING}\n", "")
     (job,) = Status(plan, [SPEED]).jobs.to_do
     assert (job.rule, job.log, job.inputs) == ("speed", plan.path(Log.speed), ())
     assert call("status", "speed")[1].startswith("speed: 0 of 1 done, 1 waiting\n")
