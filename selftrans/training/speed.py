@@ -3,6 +3,7 @@
 What latents, images, teacher and encoder hold costs nothing, so random ones do; their sizes are the run's.
 """
 
+import gc
 import statistics
 import tempfile
 import time
@@ -56,6 +57,7 @@ def take_turns(
             if turn > 0:
                 seconds[name].append((clock() - began) / steps)
             del step
+            gc.collect()  # what holds on to itself too, such as a model with hooks
         tell(turn)
     return seconds
 

@@ -1,6 +1,7 @@
 """Turns, clocks, and trainings on random latents that are those of the run."""
 
 import time
+import weakref
 
 import pytest
 import torch
@@ -34,6 +35,22 @@ def test_each_takes_its_turn_anew_and_the_first_turn_and_step_do_not_count():
     )
     assert found == {"a": [1.0, 1.0], "b": [3.0, 3.0]}
     assert (calls, turns) == (["a", "b"] * 3, [0, 1, 2])
+
+
+def test_one_contender_at_a_time_is_in_memory():
+    """Also if what takes its steps holds on to itself, as a model with hooks does."""
+    alive = weakref.WeakSet()
+
+    class Model:
+        def __init__(self):
+            assert not alive
+            alive.add(self)
+            self.hook = self.step
+
+        def step(self):
+            pass
+
+    take_turns({"a": lambda: Model().step, "b": lambda: Model().step}, rounds=1, steps=1, clock=time.perf_counter)
 
 
 def test_ratios_are_those_of_a_turn():
