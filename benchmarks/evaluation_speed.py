@@ -4,17 +4,18 @@
     python benchmarks/evaluation_speed.py --only frechet [--spectra "k^-1.5,ReLU features"]
     python benchmarks/evaluation_speed.py --only frechet --spectra "Inception features" --rounds 2    # minutes
     python benchmarks/evaluation_speed.py --only precision_recall,large    # minutes
+    python benchmarks/evaluation_speed.py --only inception --device cuda --threads 8
 
 The sides take turns, so that whatever else the machine does meets both; each figure is the median over the turns.
-On one CPU thread the clock is that thread's own time, which other processes do not spend. Features and images are
-random; Inception's weights too, unless there is a file: what they hold costs nothing.
+On one CPU thread the clock is that thread's own time, which other processes do not spend. --device is Inception's;
+beside a GPU, give it more than one thread, so that the clock is that on the wall. Features and images are random;
+Inception's weights too, unless there is a file: what they hold costs nothing.
 """
 
 import argparse
 import contextlib
 import functools
 import io
-import json
 import math
 import os
 import re
@@ -32,6 +33,7 @@ from typing import Any
 import scipy.linalg
 import torch
 import torch.nn.functional as F
+from report import show
 from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -47,7 +49,6 @@ from selftrans.evaluation.precision_recall import precision_recall
 from selftrans.evaluation.resize import resize_bilinear
 from selftrans.files import file_sha256
 from selftrans.malloc import keep_freed_memory
-from selftrans.provenance import provenance
 
 WIDTH = 2048  # of Inception's pooled features
 INCEPTION = "Inception features"  # a spectrum for which they are really made
@@ -64,13 +65,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--weights", type=Path, help="Inception's published weights (default: random ones)")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="of Inception (default: cpu)")
     arguments = parser.parse_args()
     keep_freed_memory()  # as every verb does
     torch.set_num_threads(arguments.threads)
     threadpool_limits(arguments.threads)  # NumPy's and SciPy's
     warnings.simplefilter("ignore")
-    report = {name: parts[name](arguments) for name in arguments.only.split(",")}
-    print(json.dumps({"threads": arguments.threads, **report, "provenance": provenance()}, indent=2))
+    found = {name: parts[name](arguments) for name in arguments.only.split(",")}
+    medians, ratios = taken(found, "seconds"), taken(found, "times_ours")
+    show("the evaluation beside other implementations", "seconds", arguments, medians, ratios, parts=found)
+
+
+def taken(found: dict[str, Any], key: str, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """{where: value} of all that stands under ``key`` in nested mappings, which then have it no more."""
+    values = {", ".join(path): found.pop(key)} if key in found else {}
+    for name, inner in found.items():
+        if isinstance(inner, dict):
+            values |= taken(inner, key, (*path, name))
+    return values
 
 
 # ------------------------------------------------------------------------------------------------- distances
@@ -241,7 +253,7 @@ def inception(arguments: argparse.Namespace) -> dict[str, Any]:
         path = arguments.weights or save_random_weights(Path(folder) / "weights.pth")
         measures = {}
         for name, (build, keeps) in sides.items():
-            options = {"initializer": _prepare, "initargs": (build, path, keeps, arguments.threads)}
+            options = {"initializer": _prepare, "initargs": (build, path, keeps, arguments.threads, arguments.device)}
             pool = stack.enter_context(ProcessPoolExecutor(1, mp_context=get_context("spawn"), **options))
             measures[name] = functools.partial(_elsewhere, pool, arguments.threads)
         resizing, resized = turns(measures, arguments.rounds, "resize")
@@ -255,30 +267,33 @@ def inception(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _ours(path: Path, images: Tensor) -> dict[str, Callable[[], Tensor]]:
-    extractor = load_inception(path, file_sha256(path))
+def _ours(path: Path, images: Tensor, device: str) -> dict[str, Callable[[], Tensor]]:
+    extractor, there = load_inception(path, file_sha256(path)).on([device]), images.to(device)
     return {
-        "resize": lambda: resize_bilinear(images, 299),
+        "resize": lambda: resize_bilinear(there, 299).cpu(),
         "whole": lambda: torch.cat([batch.pool for batch in extractor.extract(images)]),
     }
 
 
-def _theirs(path: Path, images: Tensor) -> dict[str, Callable[[], Tensor]]:
-    network = FeatureExtractorInceptionV3("own", ["2048", "logits_unbiased"], str(path))
+def _theirs(path: Path, images: Tensor, device: str) -> dict[str, Callable[[], Tensor]]:
+    network = FeatureExtractorInceptionV3("own", ["2048", "logits_unbiased"], str(path)).to(device)
+    there = images.to(device)
     resize = functools.partial(interpolate_bilinear_2d_like_tensorflow1x, size=(299, 299), align_corners=False)
-    return {"resize": lambda: resize(images.float()), "whole": lambda: network(images)[0]}
+    return {"resize": lambda: resize(there.float()).cpu(), "whole": lambda: network(images.to(device))[0].cpu()}
 
 
 _functions: dict[str, Callable[[], Tensor]] = {}  # of a process that measures one side
 
 
-def _prepare(build: Callable[..., dict[str, Callable[[], Tensor]]], path: Path, keeps: bool, threads: int) -> None:
+def _prepare(
+    build: Callable[..., dict[str, Callable[[], Tensor]]], path: Path, keeps: bool, threads: int, device: str
+) -> None:
     if keeps:
         keep_freed_memory()
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
     images = torch.randint(256, (64, 3, 256, 256), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    _functions.update(build(path, images))
+    _functions.update(build(path, images, device))
 
 
 def _elsewhere(pool: ProcessPoolExecutor, threads: int, name: str) -> tuple[float, Tensor]:

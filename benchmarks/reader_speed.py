@@ -15,7 +15,6 @@ what trainings of this size reach, that is 2,866 examples/s (--step-rate).
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -24,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import show
 from torch import Tensor
 
 from selftrans.data.latent_stats import LatentStats
 from selftrans.data.latents import LatentDataset, batch_indices
 from selftrans.data.packed import Packed, PackedWriter
 from selftrans.malloc import keep_freed_memory
-from selftrans.provenance import provenance
 
 SHARD = 512
 
@@ -45,6 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--step-rate", type=float, default=2866.0, metavar="R", help="examples/s of the fastest step")
     parser.add_argument("--folder", type=Path)
+    parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     keep_freed_memory()  # as every verb does
     torch.set_num_threads(1)
@@ -57,22 +57,16 @@ def main() -> None:
             for threads in arguments.threads
         }
         sizes = {name: bytes_of(path) / len(Packed(path, name.split(",")[0])) for name, path in packed.items()}
-    report = {
-        "what": "rows read per second",
-        "batch_size": arguments.batch_size,
-        "rows": arguments.rows,
-        "images": arguments.images,
-        "rows_per_second": {name: round(wall) for name, (wall, _) in speeds.items()},
-        "rows_per_second_of_computing": {name: round(computing) for name, (_, computing) in speeds.items()},
-        "times_the_fastest_step": {
-            name: round(computing / arguments.step_rate, 1) for name, (_, computing) in speeds.items()
-        },
-        "examples_per_second_of_the_fastest_step": arguments.step_rate,
-        "bytes_per_row": {name: round(size) for name, size in sizes.items()},
-        "seconds_to_shuffle_1281167": round(shuffle_seconds(), 4),
-        "provenance": provenance(),
-    }
-    print(json.dumps(report, indent=2))
+    show(
+        "rows read per second",
+        "rows/s",
+        arguments,
+        {name: round(wall) for name, (wall, _) in speeds.items()},
+        {f"{name}: times the fastest step": round(cpu / arguments.step_rate, 1) for name, (_, cpu) in speeds.items()},
+        rows_per_second_of_computing={name: round(computing) for name, (_, computing) in speeds.items()},
+        bytes_per_row={name: round(size) for name, size in sizes.items()},
+        seconds_to_shuffle_1281167=round(shuffle_seconds(), 4),
+    )
 
 
 def write(folder: Path, name: str, form: str, arguments: argparse.Namespace) -> Path:

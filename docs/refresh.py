@@ -1,13 +1,14 @@
 """Copy what the workflow made into README and docs: `make readme` after making it.
 
 Every table that is in results/ gets its Markdown copied to docs/tables; README shows the short form of some, and two
-pictures. docs/reliability.md shows the sums of what benchmarks/reliability.py counted.
+pictures. docs/reliability.md shows the sums of what benchmarks/reliability.py counted, docs/speed.md what the other
+benchmarks measured (benchmarks/page.py).
 """
 
 import json
 import re
 import shutil
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -21,17 +22,22 @@ from selftrans.reporting.markdown import to_text
 from selftrans.reporting.results import find, require_current
 
 ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from page import PAGE, fill, measured  # noqa: E402
+
 RESULTS = ROOT / "results"
 COUNTED = ROOT / "benchmarks" / "results" / "reliability.json"
 
 
 def main() -> None:
-    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README and in
-    docs/reliability.md.
+    """Refresh docs/tables, and what stands between ``<!-- name -->`` and ``<!-- /name -->`` in the README, in
+    docs/reliability.md and in docs/speed.md.
 
     Raises UserError for a table that is not what today's configuration says of its scale and seeds.
     """
     fill(ROOT / "docs" / "reliability.md", counted)
+    fill(PAGE, measured)
     for path in sorted(RESULTS.glob("*.csv")):
         text = path.with_suffix(".md")
         if text.exists():
@@ -44,14 +50,6 @@ def main() -> None:
         if picture.exists():
             with atomic_path(ROOT / "docs" / "pictures" / f"{scale}_{name}.png") as part:
                 shutil.copyfile(picture, part)
-
-
-def fill(page: Path, text_of: Callable[[str], str]) -> str:
-    """Put ``text_of(name)`` between the marks of each name; returns the page."""
-    marked = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- /\2 -->)", flags=re.DOTALL)
-    text = marked.sub(lambda at: at[1] + text_of(at[2]) + "\n" + at[3], page.read_text(encoding="utf-8"))
-    write_text(page, text)
-    return text
 
 
 def counted(part: str) -> str:

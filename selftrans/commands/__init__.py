@@ -49,6 +49,7 @@ VERBS = {
     "table": "metrics -> table (CSV, Markdown, LaTeX, HTML)",
     "claims": "metrics -> verdicts on the paper's claims (CSV, Markdown, LaTeX, HTML)",
     "figure": "metrics, samples -> figure (PDF and PNG) and the data behind it",
+    "speed": "training time of Sec. 4.5, on this machine (CSV, Markdown)",
     "page": "all that was made -> one HTML page",
     "tensorboard": "training logs -> TensorBoard event files",
     "show": "print a table that was made",
@@ -66,6 +67,7 @@ ON_GPUS = {
     "sample",
     "evaluate",
     "probe-features",
+    "speed",
 }
 
 

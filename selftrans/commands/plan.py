@@ -59,7 +59,10 @@ def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, lis
     """
     from selftrans.reporting.price import Price
     from selftrans.reporting.remaining import Remaining
+    from selftrans.reporting.results import SPEED
 
+    if list(files) == [SPEED]:
+        return "nothing has to be made before; it is measured when it is made"
     remaining = Remaining(plan, [path for paths in files.values() for path in paths])
     if not remaining.jobs:
         return "all of it is there"

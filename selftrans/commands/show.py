@@ -28,6 +28,10 @@ def run(arguments: argparse.Namespace) -> None:
 
         print(claims_to_text(frame))
         print(summary(frame))
+    elif "steps_per_second" in frame:
+        from selftrans.reporting.speed import speed_to_text
+
+        print(speed_to_text(frame))
     else:
         print(to_text(frame))
     if {"seeds", "scale", "extractor"} <= set(frame):

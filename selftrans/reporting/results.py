@@ -20,17 +20,19 @@ from selftrans.errors import UserError
 from selftrans.files import file_sha256
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, fingerprint
+from selftrans.plan.speed import lengths, paper_file, timed_runs
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 
 RESULTS = Path("results")
-INDEX, PAGE = "INDEX", "page"
+INDEX, PAGE, SPEED = "INDEX", "page", "speed"
 REPORTING = Path(__file__).parent
 OLDER = 1  # second of 1970: a date before that of any result
 
 
 def names(plan: Plan) -> list[str]:
-    """All results of a plan: tables and claims, figures as ``figures/<name>``, the index, the page."""
-    return [*plan.targets, *(f"figures/{name}" for name in figures_of(plan)), INDEX, PAGE]
+    """All results of a plan: tables and claims, figures as ``figures/<name>``, speed, the index, the page."""
+    speed = [SPEED] if timed_runs(plan) else []
+    return [*plan.targets, *(f"figures/{name}" for name in figures_of(plan)), *speed, INDEX, PAGE]
 
 
 def made_of(plan: Plan, name: str) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def made_of(plan: Plan, name: str) -> dict[str, Any]:
     elif name == "claims" and plan.project.claims:
         about |= {"claims": _dumps(plan.project.claims), "compared_otherwise": _dumps(plan.scale.claims)}
         about |= {"claim_seeds": len(plan.claim_seeds), "inputs": _inputs(plan.metrics_of_claims())}
+    elif name == SPEED and timed_runs(plan):
+        about |= _speed(plan)
     elif name.startswith("figures/"):
         about |= _figure(plan, name.removeprefix("figures/"))
     elif name in plan.project.tables:
@@ -82,6 +86,19 @@ def _figure(plan: Plan, name: str) -> dict[str, Any]:
     shown = getattr(figure.settings, "table", None)
     table = plan.project.tables[shown].model_dump(mode="json") if shown in plan.project.tables else None
     return {"figure": figure.model_dump(mode="json"), "table": table, "rows": _rows(runs), "inputs": _inputs(files)}
+
+
+def _speed(plan: Plan) -> dict[str, Any]:
+    """What is timed, and what is said of it; not the machine, whose figures stay right on another."""
+    runs = timed_runs(plan)
+    sizes = [
+        run.family.model_dump(mode="json", include={"micro_batch"}) | {"encoder": run.keys.encoder} for run in runs
+    ]
+    return {
+        "timed": [[run.name, run.recipe, run.backbone, size] for run, size in zip(runs, sizes, strict=True)],
+        "lengths": [reference for _, reference, _ in lengths(plan, runs)],
+        "inputs": _inputs([paper_file(plan)]),
+    }
 
 
 def _rows(runs: Iterable[Run]) -> dict[str, Any]:
@@ -126,10 +143,10 @@ def record_of(name: str) -> Path:
     return RESULTS / f"{name}.json"
 
 
-def publish(plan: Plan, name: str, files: Sequence[Path]) -> None:
-    """Write the record of a result whose ``files`` have just been written."""
+def publish(plan: Plan, name: str, files: Sequence[Path], **more: Any) -> None:
+    """Write the record of a result whose ``files`` have just been written; ``more`` stands in it for readers."""
     hashes = {path.name: file_sha256(path) for path in files}
-    about = {"result": name, "key": key_of(plan, name), "settings": _settings(plan), "files": hashes}
+    about = {"result": name, "key": key_of(plan, name), "settings": _settings(plan), "files": hashes, **more}
     write_record(record_of(name), "result", about)
 
 

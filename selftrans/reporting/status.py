@@ -22,7 +22,7 @@ from selftrans.plan.paths import Log, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.reporting.remaining import Remaining
-from selftrans.reporting.results import RESULTS, is_current
+from selftrans.reporting.results import RESULTS, SPEED, is_current
 from selftrans.reporting.targets import inputs_of_result
 from selftrans.reporting.text import duration, one_line
 from selftrans.reporting.training_log import log_file
@@ -285,12 +285,14 @@ def _preset_of(plan: Plan, job: Job) -> Preset:
 
 
 def _result(plan: Plan, name: str) -> Job:
-    """The job that makes a table, the claims or a figure. Raises UserError if there is no such figure."""
+    """The job that makes a table, the claims, speed or a figure. Raises UserError if there is no such figure."""
     inputs, table = inputs_of_result(plan, name), plan.project.tables.get(name)
     if table is not None:
         rule, wildcards, inputs = "table", {"table": name}, [*inputs, *plan.reports_of(table)]
     elif name in plan.targets:
         rule, wildcards = "claims", {}
+    elif name == SPEED:
+        rule, wildcards = "speed", {}
     else:
         rule, wildcards = "figure", {"figure": name.removeprefix("figures/")}
     return Job(rule, plan.path(getattr(Log, rule), **wildcards), tuple(inputs), wildcards)

@@ -388,6 +388,7 @@ NAMES = [
             "provenance": "another name, since results/provenance.html",
             "index": "another name, since results/INDEX.csv",
             "report": "another name, since results/report.html",
+            "speed": "another name, since results/speed.csv",
             "claims": "another name, since results/claims.csv",
             "figures": "another name, since results/figures/",
             "readme": "another name, since results/README.md",

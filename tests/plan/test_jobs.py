@@ -43,7 +43,7 @@ def test_they_are_those_that_snakemake_would_run(tmp_path, scale):
     """Of what trains, imports, shares the work among parts and shards, guides, and is drawn."""
     folder = SMOKE if scale is None else REPOSITORY / "config"
     plan = smoke_plan() if scale is None else Plan(load_project(folder, scale=scale))
-    names = [*plan.targets, *(f"figures/{name}" for name in figures_of(plan))]
+    names = [*plan.targets, *(f"figures/{name}" for name in figures_of(plan)), *(["speed"] if scale else [])]
     targets = [f"results/{name}.{'pdf' if '/' in name else 'csv'}" for name in names]
     options = () if scale is None else ("--config", f"folder={folder}", f"scale={scale}")
     planned = snakemake("-n", "--quiet", "progress", *options, "--", *targets, folder=tmp_path, config=folder)

@@ -141,6 +141,7 @@ def test_what_nobody_knows_is_refused_too(configuration, price_of):
 def test_what_is_there_is_paid_unless_it_is_made_again(configuration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configuration.scale["pace"] = PACE
+    configuration.every_milestone = True
     plan = configuration.plan(budget="90m")
     run = plan.run("plain", 0)
     weights = [plan.weights(run, step) for step in run.milestones]

@@ -23,6 +23,7 @@ from selftrans.plan.outside import require_outside
 from selftrans.plan.paths import WILDCARDS, Log, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.resources import JobResources
+from selftrans.plan.speed import timed_runs
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 from selftrans.reporting.results import date_sources, source_of
 from selftrans.scheduler import (

@@ -22,6 +22,7 @@ TAKEN = {
     "provenance": "results/provenance.html is a page of its own",
     "readme": "results/README.md says what lies there",
     "report": "results/report.html is Snakemake's report",
+    "speed": "results/speed.csv has the time that trainings take",
     "training": "results/training.html is a page of its own",
 }
 

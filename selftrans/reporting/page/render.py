@@ -29,7 +29,7 @@ def render_page(plan: Plan, parts: Sequence[str] = PARTS) -> str:
     if "figures" in parts:
         found["figures"] = list(sections.figures(plan))
     if "tables" in parts:
-        found["tables"] = list(sections.tables(plan))
+        found["tables"] = [*sections.tables(plan), *sections.speed(plan)]
     if "curves" in parts:
         found["curves"] = list(sections.curves(plan))
     if "provenance" in parts:

@@ -16,7 +16,8 @@ from selftrans.reporting import claims_markdown, markdown
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
-from selftrans.reporting.results import RESULTS, is_current
+from selftrans.reporting.results import RESULTS, SPEED, is_current
+from selftrans.reporting.speed import ROW, STEP, speed_cells
 from selftrans.reporting.status import Status, begun
 from selftrans.reporting.tables import read_metrics, read_report
 from selftrans.reporting.targets import results_of
@@ -121,6 +122,19 @@ def table_section(
     cells = markdown.cells(frame, columns).assign(run=frame["run"].fillna(""))
     title = plan.project.tables[name].title
     return TableSection(name, title, above, list(cells.columns), _with_bars(frame, cells), below)
+
+
+def speed(plan: Plan) -> Iterator[TableSection]:
+    """The tables of the time that trainings take, if it was measured here; the first with the prose of the Markdown."""
+    if (frame := result(plan, SPEED)) is None:
+        return
+    above, below = around_tables(RESULTS / f"{SPEED}.md")
+    titles = {STEP: "Training time: a step", ROW: "Training time: a row, with all it rests on"}
+    for about, title in titles.items():
+        cells = speed_cells(frame, about).assign(run=frame["run"][frame["about"] == about].to_list())
+        rows = [[Cell(text) for text in line] for line in cells.itertuples(index=False)]
+        prose = (above, Markup()) if about == STEP else (Markup(), below)
+        yield TableSection(SPEED, title, prose[0], list(cells.columns), rows, prose[1])
 
 
 def _with_bars(frame: pd.DataFrame, cells: pd.DataFrame) -> list[list[Cell]]:
