@@ -3,7 +3,7 @@
     python benchmarks/training_speed.py                                        # the demo's size
     python benchmarks/training_speed.py --width 384 --tokens 256 --batch-size 8 --steps 1     # half as wide as SiT-B/2
     python benchmarks/training_speed.py --device cuda --scale imagenet --model sit-xl2
-    python benchmarks/training_speed.py --against field --width 384 --tokens 256 --batch-size 8 --steps 1
+    python benchmarks/training_speed.py --against field --width 384 --tokens 256 --batch-size 8 --steps 1 --compile
 
 Rows take turns, so that whatever else the machine does meets all of them, and figures are medians over turns. On
 one CPU thread the clock is that thread's own time, which other processes do not spend. Peak memory is that of a
@@ -45,7 +45,7 @@ from selftrans.plan.runs import Run
 from selftrans.training.speed import RandomTraining, Step, clock_of, random_encoder, ratio, take_turns
 
 CONFIG = Path(__file__).parent.parent / "config"
-FAMILY_OPTIONS = ("precision", "draws", "micro_batch")  # keys of a family
+FAMILY_OPTIONS = ("compile", "precision", "draws", "micro_batch")  # keys of a family
 AFTER_STOP = "self_transcendence after its stop"
 SUFFIXES = {  # of a model's rows, by method
     "vanilla": "",
@@ -72,6 +72,9 @@ def main() -> None:
     parser.add_argument("--width", type=int, help="of a wider backbone than the scale's, with 64 channels a head")
     parser.add_argument("--tokens", type=int, help="tokens of an image (default: the scale's)")
     parser.add_argument("--batch-size", type=int, help="(default: the scale's)")
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="blocks run compiled code (default: the scale's)"
+    )
     parser.add_argument("--precision", choices=["float32", "tf32", "bfloat16"], help="(default: the scale's)")
     parser.add_argument("--draws", choices=["cpu", "cuda"], help="whose random numbers (default: the scale's)")
     parser.add_argument("--micro-batch", type=int, help="examples at once (default: the scale's, or all)")
