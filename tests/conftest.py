@@ -80,6 +80,7 @@ class Configuration:
             }
         }
         self.claims: dict[str, Any] = {}
+        self.compute: dict[str, Any] = {}
         self.paper = "fid,is\n38.60,41.95\n32.20,52.38\n22.91,70.37\n"
 
     def write(self) -> Path:
@@ -87,8 +88,7 @@ class Configuration:
         for part in ("scales", "paper"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         texts = {"config": self.settings, "scales/tiny": self.scale, "runs": self.rows, "tables": self.tables}
-        if self.claims:
-            texts["claims"] = self.claims
+        texts |= {name: found for name in ("claims", "compute") if (found := getattr(self, name))}
         for name, value in texts.items():
             text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
             (self.folder / f"{name}.yaml").write_text(text, encoding="utf-8")

@@ -45,7 +45,7 @@ def add_target(parser: argparse.ArgumentParser, default: str = "all") -> None:
     parser.add_argument(
         "target",
         nargs="?",
-        help=f"a table of tables.yaml, claims, figures, or figures/fig4 for one of them (default: {default})",
+        help=f"a table of tables.yaml, claims, compute, figures, or figures/fig4 for one of them (default: {default})",
     )
     add_extent(parser)
 

@@ -13,6 +13,7 @@ moving average; and what a run does not do itself: encoding images into latents,
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from itertools import pairwise
+from typing import Any
 
 from selftrans.config.families import TOKEN_PIXELS, PublishedEncoder
 from selftrans.errors import UserError
@@ -161,7 +162,7 @@ def encoder_of(run: Run) -> Encoder:
 
 # ------------------------------------------- methods, of one image: (the projector forward, what makes the target)
 
-Settings = dict[str, object]
+Settings = dict[str, Any]
 
 
 def _vae_align(run: Run, settings: Settings) -> tuple[int, int]:

@@ -87,6 +87,7 @@ class Log:
     probe_features = "logs/probe_features/{run}.step-{step}.layers-{layers}.t-{t}.{split}-{images}.{form}.log"
     table = "logs/table/{table}.log"
     claims = "logs/claims.log"
+    compute = "logs/compute.log"
     figure = "logs/figure/{figure}.log"
     index = "logs/index.log"
     page = "logs/page.log"
