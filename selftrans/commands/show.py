@@ -16,18 +16,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a table."""
     from selftrans.reporting.csv import read_csv
-    from selftrans.reporting.markdown import to_text
+    from selftrans.reporting.markdown import as_table, to_text
     from selftrans.reporting.results import require_current, result_named
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
-    require_current(plan_of(arguments), result_named(arguments.csv))
+    plan = plan_of(arguments)
+    require_current(plan, result_named(arguments.csv))
     frame = read_csv(arguments.csv)
     if "verdict" in frame:
         from selftrans.reporting.claims_markdown import claims_to_text, summary
 
         print(claims_to_text(frame))
         print(summary(frame))
+    elif "pflop" in frame:
+        from selftrans.reporting.compute_text import compute_cells
+
+        print(as_table(compute_cells(plan, frame)))
     else:
         print(to_text(frame))
     if {"seeds", "scale", "extractor"} <= set(frame):

@@ -17,6 +17,7 @@ from selftrans.plan.plan import Plan
 from selftrans.reporting.compute import Between, ahead_from, build_compute, build_curves, over_seeds, reached, verdict
 from selftrans.reporting.compute_text import compute_cells, compute_to_latex, compute_to_markdown
 from selftrans.reporting.figures.registry import draw_figure, figures_of, inputs_of
+from selftrans.reporting.page.sections import compute, compute_section
 from selftrans.reporting.results import is_current, key_of
 
 QUANTILE = 12.7062047  # 0.975 of Student's distribution with one degree of freedom
@@ -259,6 +260,16 @@ def test_the_verb_writes_what_the_plan_says(results, tmp_path, capsys):
     page = (tmp_path / "results/compute.html").read_text()
     assert "What a FLOP buys" in page
     assert "known at 0 of 2 seeds" in page
+    assert list(compute(plan)) == [compute_section(plan, frame)]  # read from the CSV, as the whole page does it
+
+
+def test_what_was_made_is_shown_as_it_was(results, capsys):
+    plan = results()
+    extent = ["--config", str(plan.project.folder), "--seeds", "2"]
+    assert main(["compute", *extent]) == 0
+    printed = capsys.readouterr().out
+    assert main(["show", "results/compute.csv", *extent]) == 0
+    assert capsys.readouterr().out.startswith(printed)
 
 
 def test_the_result_is_another_if_what_it_compares_is(results, configuration):
