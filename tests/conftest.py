@@ -80,6 +80,7 @@ class Configuration:
             }
         }
         self.claims: dict[str, Any] = {}
+        self.compute: dict[str, Any] = {}
         self.paper = "fid,is\n38.60,41.95\n32.20,52.38\n22.91,70.37\n"
         self.every_milestone = False  # whether a figure asks for the weights at every milestone of every row
 
@@ -88,8 +89,7 @@ class Configuration:
         for part in ("scales", "paper"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         texts = {"config": self.settings, "scales/tiny": self.scale, "runs": self.rows, "tables": self.tables}
-        if self.claims:
-            texts["claims"] = self.claims
+        texts |= {name: found for name in ("claims", "compute") if (found := getattr(self, name))}
         if self.every_milestone:
             curves = {"kind": "curves", "runs": [*self.rows], "until": 8, "preset": "headline"}
             texts["figures"] = {"curves": {"title": "Curves", "caption": "All rows.", **curves}}

@@ -18,10 +18,11 @@ pytestmark = [pytest.mark.workflow, pytest.mark.long, pytest.mark.xdist_group("w
 
 FIGURES = {name for name in names(smoke_plan()) if name.startswith("figures/")}
 OF_SAMPLES = {"figures/gallery", "figures/gallery-over-training"}
-OF_METRICS = {"figures/curves", "figures/early-stop", "figures/ablation", "figures/guidance"}
+OF_METRICS = {"compute", "figures/curves", "figures/early-stop", "figures/ablation", "figures/guidance", "figures/cost"}
 TABLES = {"methods", "samplers", "sweep"}
 OF_GUIDED = {"figures/curves", "figures/gallery", "figures/gallery-over-training", "figures/early-stop"}
 OF_GUIDED |= {"figures/ablation", "figures/components", "figures/classes", "figures/omega", "figures/training"}
+OF_GUIDED |= {"compute", "figures/cost"}
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def planned(folder: Path, config: Path = SMOKE, target: str = "results/index.htm
                 found["trained"].add(Path(first).parent.name.rpartition("-s")[0])
             case "sample":
                 found["sampled"].add(Path(first).name.partition(".")[0].rpartition("-s")[0])
-            case "table" | "claims" | "figure" | "figure_of_arrays" | "index" | "page":
+            case "table" | "claims" | "compute" | "figure" | "figure_of_arrays" | "index" | "page":
                 name = next(file for file in output.split(", ") if file.endswith(".json"))
                 found["results"].add(name.removeprefix("results/").removesuffix(".json"))
             case "freeze_teacher" | "evaluate" | "probe_features":
@@ -79,7 +80,7 @@ def edited(tmp_path):
     return edit
 
 
-ALL_RESULTS = {*TABLES, "claims", *FIGURES, "INDEX", "page"}
+ALL_RESULTS = {*TABLES, "claims", "compute", *FIGURES, "INDEX", "page"}
 SCALE = "scales/smoke.yaml"
 
 # Kind of entry -> (file, old text, new text, what is made again).
@@ -106,7 +107,9 @@ EDITS: dict[str, Any] = {
                 "methods",
                 "samplers",
                 "claims",
+                "compute",
                 "page",
+                "figures/cost",
                 "figures/curves",
                 "figures/early-stop",
                 "figures/ablation",
@@ -146,6 +149,12 @@ EDITS: dict[str, Any] = {
         "label: VAE alignment, run: aligned@20",
         "label: VAE alignment, run: aligned@20, compare_with: external@20",
         Made.of(results={"methods", "figures/ablation", "page"}),
+    ),
+    "what is compared by its cost": (
+        "compute.yaml",
+        "[aligned, guided]",
+        "[guided]",
+        Made.of(results={"compute", "figures/cost", "page"}),
     ),
     "a claim": ("claims.yaml", "is better than none", "is better", Made.of(results={"claims", "page"})),
     "a figure": ("figures.yaml", "title: Samples\n", "title: Pictures\n", Made.of(results={"figures/gallery", "page"})),

@@ -167,7 +167,7 @@ def test_a_new_milestone_between_two_others_retrains_nothing(finished: Path, tmp
 
 @pytest.mark.parametrize("scale", ["demo", str(SMOKE / "scales/smoke.yaml")], ids=["demo", "smoke"])
 def test_the_whole_paper_is_planned(scale: str, tmp_path: Path) -> None:
-    targets = ("--", "all", "results/claims.csv")
+    targets = ("--", "all", "results/claims.csv", "results/compute.csv")
     command = snakemake_command("-n", "--quiet", "rules", *targets, folder=tmp_path, config=REPOSITORY / "config")
     command.insert(command.index("--config") + 1, f"scale={scale}")
     planned = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
@@ -175,12 +175,12 @@ def test_the_whole_paper_is_planned(scale: str, tmp_path: Path) -> None:
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout + planned.stderr, re.MULTILINE))
     plan = Plan(load_project(REPOSITORY / "config", scale=scale))
     metrics = {path for table in plan.project.tables.values() for path in plan.metrics_of(table)}
-    metrics |= set(plan.metrics_of_claims())
+    metrics |= {*plan.metrics_of_claims(), *plan.metrics_of_compute()}
     assert int(jobs["sample"]) == int(jobs["evaluate"]) == len(metrics)
     assert int(jobs["table"]) == len(plan.project.tables)
     for kind in ("tokenizer", "extractor", "encoder"):
         assert int(jobs[f"train_{kind}"]) == len({getattr(keys, kind) for keys in plan.keys.values()})
-    figures = subprocess.run([*command[:-2], "figures"], capture_output=True, text=True, env=environment(), check=False)
+    figures = subprocess.run([*command[:-3], "figures"], capture_output=True, text=True, env=environment(), check=False)
     assert figures.returncode == 0, figures.stderr
     drawn = dict(re.findall(r"^(figure|figure_\w+) +(\d+)$", figures.stdout, re.MULTILINE))
     assert sum(map(int, drawn.values())) == len(load_figures(REPOSITORY / "config"))

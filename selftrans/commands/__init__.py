@@ -48,6 +48,7 @@ VERBS = {
     "probe-features": "weights, images -> features of layers, or what a method aligns with",
     "table": "metrics -> table (CSV, Markdown, LaTeX, HTML)",
     "claims": "metrics -> verdicts on the paper's claims (CSV, Markdown, LaTeX, HTML)",
+    "compute": "metrics -> what methods cost until they are as good as each other (CSV, Markdown, LaTeX, HTML)",
     "figure": "metrics, samples -> figure (PDF and PNG) and the data behind it",
     "speed": "training time of Sec. 4.5, on this machine (CSV, Markdown)",
     "page": "all that was made -> one HTML page",

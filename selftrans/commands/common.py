@@ -45,7 +45,8 @@ def add_target(parser: argparse.ArgumentParser, default: str = "all") -> None:
     parser.add_argument(
         "target",
         nargs="?",
-        help=f"a table of tables.yaml, claims, figures, speed, or figures/fig4 for one of them (default: {default})",
+        help="a table of tables.yaml, claims, compute, speed, figures, or figures/fig4 for one of them "
+        f"(default: {default})",
     )
     add_extent(parser)
 

@@ -16,12 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print a table."""
     from selftrans.reporting.csv import read_csv
-    from selftrans.reporting.markdown import to_text
+    from selftrans.reporting.markdown import as_table, to_text
     from selftrans.reporting.results import require_current, result_named
 
     if not arguments.csv.exists():
         raise UserError(f"{arguments.csv}: not made yet; make it with: snakemake --cores all {arguments.csv}")
-    require_current(plan_of(arguments), result_named(arguments.csv))
+    plan = plan_of(arguments)
+    require_current(plan, result_named(arguments.csv))
     frame = read_csv(arguments.csv)
     if "verdict" in frame:
         from selftrans.reporting.claims_markdown import claims_to_text, summary
@@ -32,6 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
         from selftrans.reporting.speed import speed_to_text
 
         print(speed_to_text(frame))
+    elif "pflop" in frame:
+        from selftrans.reporting.compute_text import compute_cells
+
+        print(as_table(compute_cells(plan, frame)))
     else:
         print(to_text(frame))
     if {"seeds", "scale", "extractor"} <= set(frame):

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from selftrans.config.claims import Claim
+from selftrans.config.compute import Compute
 from selftrans.config.names import Name, RowName, Seeds
 from selftrans.config.records import Record
 from selftrans.config.rows import Row
@@ -67,6 +68,7 @@ class Project(Record):
     rows: dict[RowName, Row]
     tables: dict[Name, Table]
     claims: dict[Name, Claim]
+    compute: Compute | None = None  # rows that are compared by what they cost
     seeds: Seeds
     claim_seeds: Seeds
     only: str | None
@@ -74,4 +76,4 @@ class Project(Record):
     nodes: Size = 1
     wall_time: Size = 1440
     budget: Budget | None = None
-    absent: frozenset[str] = frozenset()  # names of rows and tables of the folder that the scale has not
+    absent: frozenset[str] = frozenset()  # names of rows and results of the folder that the scale has not

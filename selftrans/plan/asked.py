@@ -16,10 +16,10 @@ EVERY = range(10**9)  # epoch
 
 
 def asked_epochs(project: Project) -> Mapping[str, range | set[int]]:
-    """{row: the epochs at which its weights are asked for}; a row that a figure names without one, at every epoch."""
+    """{row: the epochs at which its weights are asked for}; where a curve is drawn of a row, at every epoch."""
     references = [*_of_tables(project), *_of_claims(project), *_of_teachers(project)]
-    figures = project.folder / "figures.yaml"
-    named = set(_texts(read_yaml(figures))) if figures.exists() else set()
+    files = (project.folder / name for name in ("figures.yaml", "compute.yaml"))
+    named = {text for file in files if file.exists() for text in _texts(read_yaml(file))}
     found: defaultdict[str, range | set[int]] = defaultdict(set)
     for text in (*references, *named):
         if match := re.fullmatch(REFERENCE, text):

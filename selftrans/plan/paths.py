@@ -88,6 +88,7 @@ class Log:
     table = "logs/table/{table}.log"
     claims = "logs/claims.log"
     speed = "logs/speed.log"
+    compute = "logs/compute.log"
     figure = "logs/figure/{figure}.log"
     index = "logs/index.log"
     page = "logs/page.log"

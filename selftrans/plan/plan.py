@@ -5,6 +5,7 @@ The Snakefile and the commands both ask this module, so a path has one definitio
 
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,6 +94,14 @@ class Judge:
         return f"{self.family} --second" if self.second else self.family
 
 
+@dataclass(frozen=True)
+class Curve:
+    """The milestones of a row, and the seeds, at which it is compared with others by what it cost."""
+
+    epochs: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
 class Plan:
     """All runs of a project at its scale and seeds, resolved and checked."""
 
@@ -118,6 +127,10 @@ class Plan:
             self._check_table(name, table)
         for name, claim in project.claims.items():
             self._check_claim(name, claim)
+        if (compute := project.compute) is not None:
+            presets = self.run(compute.vanilla, seed=0).family.presets
+            if compute.preset not in presets:
+                refuse(project.folder / "compute.yaml", "preset", compute.preset, ", ".join(presets))
 
     def _judges(self) -> dict[str, Judge]:
         """{key: extractor}; of families that share one, the first."""
@@ -369,6 +382,52 @@ class Plan:
         ]
         return self._each_once(found)
 
+    @cached_property
+    def curves(self) -> dict[str, Curve]:
+        """{row of compute.yaml: its milestones and seeds}: those that tables and claims have it trained to anyway.
+
+        Milestones are those that it has at all of its seeds; seeds are among the vanilla row's, which is the first.
+        Empty if there is nothing to compare.
+        """
+        curves: dict[str, Curve] = {}
+        for name in self.project.compute.rows if self.project.compute else ():
+            seeds = [seed for row, seed in self._trained if row == name]
+            if curves:
+                seeds = [seed for seed in seeds if seed in curves[self.project.compute.vanilla].seeds]
+            family, last = self.run(name, seed=0).family, min((self._trained[name, seed] for seed in seeds), default=-1)
+            epochs = [epoch for epoch in sorted(family.milestones) if family.step_at(epoch) <= last]
+            if epochs:
+                curves[name] = Curve(tuple(epochs), tuple(sorted(seeds)))
+            elif not curves:
+                return {}
+        return curves if len(curves) > 1 else {}
+
+    @cached_property
+    def _trained(self) -> dict[tuple[str, int], int]:
+        """{(row, seed): the step that tables and claims have it trained to}, for themselves or as a teacher."""
+        found: dict[tuple[str, int], int] = {}
+
+        def train(run: Run, step: int) -> None:
+            found[run.name, run.seed] = max(step, found.get((run.name, run.seed), 0))
+            if run.teacher is not None:
+                train(run.teacher.run, run.teacher.step)
+
+        measured = [found for table in self.project.tables.values() for found in self.evaluations_of(table)]
+        for reference, seed, _ in [*measured, *self.evaluations_of_claims()]:
+            train(*self.milestone(reference, seed))
+        return found
+
+    def evaluations_of_compute(self) -> list[Evaluation]:
+        """What the curves are made of: each row at its milestones and seeds."""
+        return self._each_once(
+            [
+                (f"{name}@{epoch}", seed, self.project.compute.preset)
+                for name, curve in self.curves.items()
+                for epoch in curve.epochs
+                for seed in curve.seeds
+            ]
+        )
+
     def _each_once(self, evaluations: list[Evaluation]) -> list[Evaluation]:
         """The evaluations without repetitions: aliases of presets are what they stand for."""
         own = [(name, seed, self.milestone(name, seed)[0].own_name(preset)) for name, seed, preset in evaluations]
@@ -376,9 +435,13 @@ class Plan:
 
     @property
     def targets(self) -> dict[str, list[Evaluation]]:
-        """{name: what results/<name>.csv is made of}, for all tables and, if there are any, the claims."""
-        tables = {name: self.evaluations_of(table) for name, table in self.project.tables.items()}
-        return tables | ({"claims": self.evaluations_of_claims()} if self.project.claims else {})
+        """{name: what results/<name>.csv is made of}: all tables and, where there are such, claims and compute."""
+        found = {name: self.evaluations_of(table) for name, table in self.project.tables.items()}
+        if self.project.claims:
+            found["claims"] = self.evaluations_of_claims()
+        if self.curves:
+            found["compute"] = self.evaluations_of_compute()
+        return found
 
     def metrics_of(self, table: Table) -> list[Path]:
         """The metric files that a table is made of: through the extractors, then through the second ones."""
@@ -391,13 +454,21 @@ class Plan:
         return [path for path in files if path is not None]
 
     def metrics_of_target(self, name: str) -> list[Path]:
-        """The metric files that results/<name>.csv is made of, a table's or the claims'."""
-        tables = self.project.tables
-        return self.metrics_of(tables[name]) if name in tables else self.metrics_of_claims()
+        """The metric files that results/<name>.csv is made of: a table's, the claims', or those of the curves."""
+        match name:
+            case "claims":
+                return self.metrics_of_claims()
+            case "compute":
+                return self.metrics_of_compute()
+        return self.metrics_of(self.project.tables[name])
 
     def metrics_of_claims(self) -> list[Path]:
         """The metric files that the claims are judged by."""
         return [self.metrics(*evaluation) for evaluation in self.evaluations_of_claims()]
+
+    def metrics_of_compute(self) -> list[Path]:
+        """The metric files that curves of what is paid are drawn from."""
+        return [self.metrics(*evaluation) for evaluation in self.evaluations_of_compute()]
 
     def reports_of(self, table: Table) -> list[Path]:
         """The reports on what a table's numbers rest on: VAE, extractor, and the encoder if a run has one."""

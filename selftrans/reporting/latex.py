@@ -74,7 +74,7 @@ def to_latex(plan: Plan, name: str, frame: pd.DataFrame) -> str:
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
             r"\toprule",
-            *_heads(list(shown.columns), columns),
+            *heads(list(shown.columns), columns),
             r"\midrule",
             *(line(row) for row in shown.itertuples(index=False)),
             r"\bottomrule",
@@ -90,7 +90,7 @@ def _alignment(column: pd.Series) -> str:
     return "r" if all(NUMBER.fullmatch(cell) for cell in column) else "c"
 
 
-def _heads(headers: list[str], columns: str) -> list[str]:
+def heads(headers: list[str], columns: str) -> list[str]:
     """Headers in lines of a few words; the paper's, which are the last, under one head."""
     ours = sum(not header.startswith(PAPER) for header in headers)
     names = [_stack(header.removeprefix(PAPER), at) for header, at in zip(headers, columns, strict=True)]

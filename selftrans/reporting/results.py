@@ -18,6 +18,7 @@ from typing import Any
 from selftrans.artifacts import read_record, write_record
 from selftrans.errors import UserError
 from selftrans.files import file_sha256
+from selftrans.plan import flops
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, fingerprint
 from selftrans.plan.speed import lengths, paper_file, timed_runs
@@ -30,7 +31,7 @@ OLDER = 1  # second of 1970: a date before that of any result
 
 
 def names(plan: Plan) -> list[str]:
-    """All results of a plan: tables and claims, figures as ``figures/<name>``, speed, the index, the page."""
+    """All results of a plan: tables, claims and compute, figures as ``figures/<name>``, speed, the index, the page."""
     speed = [SPEED] if timed_runs(plan) else []
     return [*plan.targets, *(f"figures/{name}" for name in figures_of(plan)), *speed, INDEX, PAGE]
 
@@ -54,6 +55,10 @@ def made_of(plan: Plan, name: str) -> dict[str, Any]:
         about |= {"claim_seeds": len(plan.claim_seeds), "inputs": _inputs(plan.metrics_of_claims())}
     elif name == SPEED and timed_runs(plan):
         about |= _speed(plan)
+    elif name == "compute" and plan.curves:
+        runs = [plan.run(row, seed=0) for row in plan.curves]
+        about |= {"compute": plan.project.compute.model_dump(mode="json"), "rows": _rows(runs)}
+        about |= {"claim_seeds": len(plan.claim_seeds), "inputs": _inputs(plan.metrics_of_compute())}
     elif name.startswith("figures/"):
         about |= _figure(plan, name.removeprefix("figures/"))
     elif name in plan.project.tables:
@@ -116,9 +121,10 @@ def _inputs(files: Iterable[Path]) -> list[list[str]]:
 
 @cache
 def code_version() -> str:
-    """A hash of the code that turns numbers into tables, figures and pages."""
+    """A hash of the code that turns numbers into tables, figures and pages, and of that which says what runs cost."""
     files = [path for path in sorted(REPORTING.rglob("*")) if path.suffix in (".py", ".html", ".css", ".mplstyle")]
-    return fingerprint([[path.relative_to(REPORTING).as_posix(), file_sha256(path)] for path in files])
+    hashes = [[path.relative_to(REPORTING).as_posix(), file_sha256(path)] for path in files]
+    return fingerprint([*hashes, file_sha256(Path(flops.__file__))])
 
 
 def key_of(plan: Plan, name: str) -> str:

@@ -178,7 +178,7 @@ class Status:
         if failure is not None:
             state, said = "failed" if failure.final else "stopped", one_line(failure.sentence)
             return Report(**about, state=state, reason=said)
-        if job.rule in ("table", "claims", "figure") and self.jobs.waits_for(job):
+        if job.rule in ("table", "claims", "compute", "figure") and self.jobs.waits_for(job):
             return None  # their names are fixed: the log is that of an earlier making
         if self._clocks.is_alive(job.log):
             return Report(**about, state="running")
@@ -285,14 +285,14 @@ def _preset_of(plan: Plan, job: Job) -> Preset:
 
 
 def _result(plan: Plan, name: str) -> Job:
-    """The job that makes a table, the claims, speed or a figure. Raises UserError if there is no such figure."""
+    """The job that makes a result, other than index and page. Raises UserError if there is no such figure."""
     inputs, table = inputs_of_result(plan, name), plan.project.tables.get(name)
     if table is not None:
         rule, wildcards, inputs = "table", {"table": name}, [*inputs, *plan.reports_of(table)]
     elif name in plan.targets:
-        rule, wildcards = "claims", {}
+        rule, wildcards = name, {}
     elif name == SPEED:
-        rule, wildcards = "speed", {}
+        rule, wildcards = SPEED, {}
     else:
         rule, wildcards = "figure", {"figure": name.removeprefix("figures/")}
     return Job(rule, plan.path(getattr(Log, rule), **wildcards), tuple(inputs), wildcards)

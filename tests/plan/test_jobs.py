@@ -8,7 +8,7 @@ from toy import SMOKE, smoke_plan
 from selftrans.config.reading.project import load_project
 from selftrans.plan.jobs import Jobs, job_of
 from selftrans.plan.paths import Log, Pattern
-from selftrans.plan.plan import Plan
+from selftrans.plan.plan import Curve, Plan
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.status import Status
 from workflow import REPOSITORY, snakemake
@@ -155,3 +155,48 @@ def test_what_is_trained_here_needs_the_images_of_both_splits(plan):
     packed = [job.wildcards["split"] for job in jobs.to_do if job.rule == "pack_images"]
     assert sorted(packed) == ["test", "train"]
     assert rules(jobs.to_do) == ["extract_latents", "pack_images", "pack_images", "train", "train_tokenizer"]
+
+
+# ------------------------------------------------------------------------------------------------ what methods cost
+
+
+def test_the_curves_of_what_is_paid_are_as_long_as_others_need_the_runs(configuration):
+    """Alignment teaches until epoch 4 and stands in the table until 2; of the second seed only a claim knows."""
+    configuration.compute = {"vanilla": "plain", "methods": ["aligned", "guided"], "preset": "headline"}
+    rows = configuration.tables["main"]["rows"]
+    configuration.tables["main"] |= {"compare_with": "plain@8", "rows": rows}
+    rows[1]["run"] = "aligned@2"
+    assert configuration.plan().curves == {
+        "plain": Curve((2, 4, 6, 8), (0,)),
+        "aligned": Curve((2, 4), (0,)),
+        "guided": Curve((2, 4, 6, 8), (0,)),
+    }
+    claim = {"says": "", "source": "", "better": "guided@6", "worse": "plain@8"}
+    configuration.claims = {"helps": claim}
+    found = configuration.plan(claim_seeds=2).curves
+    assert found["plain"] == Curve((2, 4, 6, 8), (0, 1))
+    assert found["guided"] == Curve((2, 4, 6), (0, 1))  # as far as it goes at both seeds
+    claim["worse"] = "aligned@2"
+    assert configuration.plan(claim_seeds=2).curves["guided"] == Curve((2, 4, 6, 8), (0,))  # none to compare with
+
+
+def test_without_a_vanilla_run_that_others_need_nothing_is_compared(configuration):
+    configuration.compute = {"vanilla": "plain", "methods": ["aligned"], "preset": "headline"}
+    configuration.tables["main"] |= {"compare_with": "aligned@8", "paper": None}
+    configuration.tables["main"]["rows"] = [{"label": "stage 1", "run": "aligned@8"}]
+    plan = configuration.plan()
+    assert (plan.curves, "compute" in plan.targets) == ({}, False)
+
+
+@pytest.mark.parametrize("scale", ["demo", "imagenet", "imagenet100"])
+def test_nothing_is_trained_for_what_methods_cost(scale, tmp_path, monkeypatch):
+    """Only milestones that are passed anyway are sampled and measured besides."""
+    plan = Plan(load_project(REPOSITORY / "config", scale=scale))
+    monkeypatch.chdir(tmp_path)
+    others = [name for name in plan.targets if name != "compute"]
+    anyway = asked(plan, *(path for name in others for path in plan.metrics_of_target(name)))
+    found = asked(plan, *plan.metrics_of_compute())
+    added = {job.log for job in found.to_do} - {job.log for job in anyway.to_do}
+    rules_added = {job.rule for job in found.to_do if job.log in added}
+    assert added
+    assert rules_added <= {"sample", "sample_shard", "evaluate"}

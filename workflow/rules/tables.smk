@@ -1,10 +1,11 @@
-# Metrics -> tables, ours beside the paper's; verdicts on its claims; and which row is which folder.
+# Metrics -> tables, ours beside the paper's; verdicts on its claims; what methods cost; and which row is which folder.
 
 
 localrules:
     all,
     table,
     claims,
+    compute,
     index,
 
 
@@ -52,6 +53,30 @@ rule claims:
         extent=EXTENT,
     shell:
         "python -m selftrans claims {params.extent} > {log} 2> >(tee -a {log} >&2)"
+
+
+rule compute:
+    input:
+        made_of=lambda wildcards: made_of("compute"),
+        metrics=PLAN.metrics_of_compute(),
+    output:
+        record="results/compute.json",
+        csv="results/compute.csv",
+        markdown="results/compute.md",
+        latex="results/compute.tex",
+        page=in_report(
+            "results/compute.html", "compute", "Tables", {"what": "what a FLOP buys"}
+        ),
+    log:
+        at(Log.compute),
+    benchmark:
+        at("benchmarks/compute.tsv")
+    conda:
+        "../../environment.yml"
+    params:
+        extent=EXTENT,
+    shell:
+        "python -m selftrans compute {params.extent} > {log} 2> >(tee -a {log} >&2)"
 
 
 rule index:

@@ -10,6 +10,7 @@ from typing import Any
 from selftrans.config.claims import Claim
 from selftrans.config.project import Asked, Project, Settings
 from selftrans.config.reading.claims import load_claims
+from selftrans.config.reading.compute import load_compute
 from selftrans.config.reading.rows import load_rows
 from selftrans.config.reading.scales import load_scale
 from selftrans.config.reading.tables import fits, keep, keep_tables, load_tables
@@ -38,6 +39,10 @@ def load_project(folder: Path, **asked: Any) -> Project:
     tables = keep_tables(scale_file, scale, tables)
     claims = {name: claim for name, claim in claims.items() if claim.table in (None, *tables)}
     absent |= names - tables.keys()
+    compute_file = folder / "compute.yaml"
+    compute = load_compute(compute_file, rows, absent, settings.only)
+    if compute is None and compute_file.exists():
+        absent |= {"compute"}
     if settings.only is not None:
         tables, claims = _kept(settings_file, settings.only, rows, tables, claims)
     return Project(
@@ -47,6 +52,7 @@ def load_project(folder: Path, **asked: Any) -> Project:
         rows=rows,
         tables=tables,
         claims=claims,
+        compute=compute,
         seeds=settings.seeds or scale.seeds,
         claim_seeds=settings.claim_seeds or scale.claim_seeds,
         only=settings.only,

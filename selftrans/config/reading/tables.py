@@ -17,6 +17,7 @@ from selftrans.config.tables import Table, TableRow
 # What else lies in results/ under a name; file systems may not tell capitals from small letters.
 TAKEN = {
     "claims": "results/claims.csv has the verdicts on claims.yaml",
+    "compute": "results/compute.csv has what the rows of compute.yaml cost",
     "figures": "results/figures/ has the figures",
     "index": "results/INDEX.csv says which row is which folder",
     "provenance": "results/provenance.html is a page of its own",

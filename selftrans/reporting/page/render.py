@@ -29,7 +29,7 @@ def render_page(plan: Plan, parts: Sequence[str] = PARTS) -> str:
     if "figures" in parts:
         found["figures"] = list(sections.figures(plan))
     if "tables" in parts:
-        found["tables"] = [*sections.tables(plan), *sections.speed(plan)]
+        found["tables"] = [*sections.tables(plan), *sections.compute(plan), *sections.speed(plan)]
     if "curves" in parts:
         found["curves"] = list(sections.curves(plan))
     if "provenance" in parts:
@@ -49,8 +49,13 @@ def render_claims(plan: Plan, frame: pd.DataFrame) -> str:
     return _fill(plan, ("claims",), {"claims": sections.claims_section(plan, frame)})
 
 
+def render_compute(plan: Plan, frame: pd.DataFrame) -> str:
+    """A page of what methods cost, whose Markdown is there."""
+    return _fill(plan, ("tables",), {"tables": [sections.compute_section(plan, frame)]})
+
+
 def missing(plan: Plan) -> list[str]:
-    """The targets of tables, claims and figures that are not there."""
+    """The targets of tables, claims, compute and figures that are not there."""
     made = [f"results/{name}.csv" for name in plan.targets if not is_current(plan, name)]
     return made + [
         f"results/figures/{name}.pdf" for name in figures_of(plan) if not is_current(plan, f"figures/{name}")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from selftrans.plan.plan import Plan
-from selftrans.reporting import claims_markdown, markdown
+from selftrans.reporting import claims_markdown, compute_text, markdown
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
@@ -150,6 +150,20 @@ def _with_bars(frame: pd.DataFrame, cells: pd.DataFrame) -> list[list[Cell]]:
 
 def _number(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
+
+
+def compute(plan: Plan) -> Iterator[TableSection]:
+    """What methods cost, if that is there yet."""
+    if (frame := result(plan, "compute")) is not None:
+        yield compute_section(plan, frame)
+
+
+def compute_section(plan: Plan, frame: pd.DataFrame) -> TableSection:
+    """What methods cost, with the prose of its Markdown around it."""
+    above, below = around_tables(RESULTS / "compute.md")
+    cells = compute_text.compute_cells(plan, frame)
+    rows = [[Cell(text) for text in row] for row in cells.itertuples(index=False)]
+    return TableSection("compute", compute_text.TITLE, above, list(cells.columns), rows, below)
 
 
 def claims(plan: Plan) -> ClaimsSection | None:
