@@ -48,7 +48,7 @@ VERBS: tuple[tuple[str, ...], ...] = (
     *(("pack-images", *FAMILY, "--split", split) for split in ("train", "test")),
     *((verb, *FAMILY) for verb in ("train-tokenizer", "extract-latents", "train-encoder", "train-extractor")),
     ("make-reference", *FAMILY),
-    ("train", "vanilla@20"),
+    *(("train", f"vanilla@{epoch}") for epoch in (10, 20)),
     ("train", "vanilla@10", "--seed", "1"),
     *(("train", "aligned@10", "--seed", seed) for seed in ("0", "1")),
     ("freeze-teacher", "aligned@10", "--layer", "8"),

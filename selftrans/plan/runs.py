@@ -175,10 +175,14 @@ class Run:
         """Optimiser steps made after ``epoch`` epochs of the paper's schedule."""
         return self.family.step_at(epoch)
 
+    @property
+    def ends(self) -> list[int]:
+        """The steps of the milestones that are asked for, at which training jobs end."""
+        return [step for step, epoch in self.milestones.items() if epoch in self.asked]
+
     def milestone_before(self, step: int) -> int | None:
         """Where the job that trains to ``step`` begins: at the last milestone before it that is asked for, or None."""
-        ends = (found for found, epoch in self.milestones.items() if epoch in self.asked)
-        return max((found for found in ends if found < step), default=None)
+        return max((end for end in self.ends if end < step), default=None)
 
     def preset_key(self, preset: str) -> str:
         """The name of a preset of the family with a hash of all that its samples depend on besides the run.

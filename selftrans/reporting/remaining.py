@@ -89,7 +89,9 @@ class Remaining:
         plan, found = self.plan, job.wildcards
         match job.rule:
             case "train" | "import_published":
-                return size.weights_bytes(plan.runs[found["run"]])
+                run, step = plan.runs[found["run"]], int(found["step"])
+                begin = run.milestone_before(step) or 0
+                return sum(begin < passed <= step for passed in run.milestones) * size.weights_bytes(run)
             case "freeze_teacher":
                 return size.teacher_bytes(plan.runs[found["run"]].backbone, int(found["layer"]))
             case "sample":

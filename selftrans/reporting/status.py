@@ -304,7 +304,7 @@ def begun(plan: Plan) -> list[Path]:
     for run in plan.runs.values():
         line = last_line(log_file(plan, run), run.id)
         if line is not None:
-            steps = [step for step in run.milestones if step >= line["step"]]
+            steps = [step for step in (*run.ends, *run.milestones) if step >= line["step"]]
             found += [plan.weights(run, step) for step in steps[:1]]
     return found
 

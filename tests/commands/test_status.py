@@ -175,7 +175,7 @@ def test_what_runs_is_not_what_is_still_ahead(configuration, tmp_path, monkeypat
     plan = configuration.plan()
     run = plan.run("plain", 0)
     assert Status(plan, ["main"]).remaining().steps == 240
-    log = plan.path(Log.train, run=run.id, step=20)
+    log = plan.path(Log.train, run=run.id, step=80)
     log.parent.mkdir(parents=True)
     log.touch()
     ahead = Status(plan, ["main"]).remaining()
@@ -261,8 +261,8 @@ def test_an_error_is_said_with_its_log_and_what_hangs_on_it(plan, start, status)
     run = plan.run("aligned", 0)
     shard = plan.path(Pattern.latents, latents=run.keys.latents) / "shard-00000.npz"
     shard.write_bytes(shard.read_bytes()[:-100])
-    log = plan.path(Log.train, run=run.id, step=STEPS)
-    assert start(log, "train", "aligned@2").wait() == 2
+    log = plan.path(Log.train, run=run.id, step=run.step_at(4))  # where a teacher is asked for
+    assert start(log, "train", "aligned@4").wait() == 2
     code, lines = status("main")
     (line,) = of(lines, "failed")
     assert code == 1
@@ -278,7 +278,7 @@ def test_an_error_is_said_with_its_log_and_what_hangs_on_it(plan, start, status)
 
 def test_an_error_of_an_earlier_attempt_is_forgotten_when_it_runs_again(plan, status):
     run = plan.run("plain", 0)
-    log = plan.path(Log.train, run=run.id, step=STEPS)
+    log = plan.path(Log.train, run=run.id, step=run.step_at(8))
     log.parent.mkdir(parents=True)
     log.write_text("error: the disk is full\n")
     assert status()[0] == 1

@@ -224,7 +224,7 @@ def test_models_of_imagenet_are_the_published_ones(imagenet):
         if key in built:
             continue
         with torch.device("meta"):
-            backbone = build_backbone(**run.backbone)
+            backbone = build_backbone(**run.backbone).to("meta")
             predicted = backbone(torch.zeros(2, *shapes[key[0]]), torch.zeros(2), torch.zeros(2, dtype=torch.long))
         assert predicted.velocity.shape == (2, *shapes[key[0]])
         built[key] = (sum(parameter.numel() for parameter in backbone.parameters()), run.tokens)

@@ -114,8 +114,8 @@ def test_every_rule_that_uses_a_gpu_is_in_the_profile():
     rules, name = set(), None
     for file in (ROOT / "workflow" / "rules").glob("*.smk"):
         for line in file.read_text().splitlines():
-            if line.startswith("rule "):
-                name = line.removeprefix("rule ").rstrip(":")
+            if line.strip().startswith("rule "):
+                name = line.strip().removeprefix("rule ").rstrip(":")
             if line.strip().startswith("gpu="):
                 rules.add(name)
     profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())

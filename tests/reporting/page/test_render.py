@@ -74,9 +74,9 @@ def plan(configuration, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     configuration.claims = CLAIMS
     configuration.settings |= {"seeds": 3, "claim_seeds": 3}
-    plan = configuration.plan()
+    configuration.write()
     (configuration.folder / "figures.yaml").write_text(yaml.safe_dump(FIGURES))
-    return plan
+    return configuration.plan()
 
 
 def make_results(plan):
@@ -136,7 +136,7 @@ def test_of_a_run_at_work_the_curves_up_to_now_show_and_how_far_it_is(plan, tmp_
     make_results(plan)
     shutil.rmtree(plan.root / "metrics")
     for seed in plan.seeds:
-        log = plan.path(Log.train, run=plan.run("guided", seed).id, step=20)
+        log = plan.path(Log.train, run=plan.run("guided", seed).id, step=80)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
         if seed != 1:  # of a job that was killed
