@@ -79,11 +79,11 @@ def start():
         process.wait()
 
 
-def train(plan, start, name="plain", step=STEPS):
+def train(plan, start, name="plain", step=4 * STEPS):
     """(the process, the run, its job's log) of a training that has logged steps and saved its state."""
     run = plan.run(name, 0)
     log = plan.path(Log.train, run=run.id, step=step)
-    process = start(log, "train", f"{name}@2", "--save-every", "0.5")
+    process = start(log, "train", f"{name}@8", "--save-every", "0.5")
     until(lambda: log_file(plan, run).exists() and log_file(plan, run).read_text().count("\n") > 1, process)
     until(plan.path(Pattern.state, run=run.id).exists, process)
     return process, run, log
