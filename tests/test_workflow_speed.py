@@ -7,7 +7,7 @@ import pytest
 from selftrans.reporting.csv import read_csv
 from workflow import SMOKE, snakemake
 
-pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
+pytestmark = [pytest.mark.long, pytest.mark.workflow, pytest.mark.xdist_group("workflow")]
 
 TARGET = "results/speed.csv"
 

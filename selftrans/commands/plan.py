@@ -7,6 +7,7 @@ from selftrans.commands.common import add_budget, add_devices, add_target, devic
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 from selftrans.plan.size import in_words
+from selftrans.plan.speed import SPEED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +60,6 @@ def what_remains(arguments: argparse.Namespace, plan: Plan, files: dict[str, lis
     """
     from selftrans.reporting.price import Price
     from selftrans.reporting.remaining import Remaining
-    from selftrans.reporting.results import SPEED
 
     if list(files) == [SPEED]:
         return "nothing has to be made before; it is measured when it is made"

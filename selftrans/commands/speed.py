@@ -24,11 +24,11 @@ def run(arguments: argparse.Namespace) -> None:
     import torch
 
     from selftrans.files import write_text
-    from selftrans.plan.speed import paper_file, phases_of, timed_runs
+    from selftrans.plan.speed import SPEED, paper_file, phases_of, timed_runs
     from selftrans.progress import progress_bar
     from selftrans.provenance import provenance
     from selftrans.reporting.csv import write_csv
-    from selftrans.reporting.results import RESULTS, SPEED, publish
+    from selftrans.reporting.results import RESULTS, publish
     from selftrans.reporting.speed import build_speed, read_speeds, speed_to_markdown, speed_to_text
     from selftrans.training.speed import RandomTraining, clock_of, take_turns
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
 
+SPEED = "speed"  # the result's name
 MODEL = "sit-b2"  # the paper's example
 
 # What the paper's methods are called, by the method of a run; another method goes by its own name.

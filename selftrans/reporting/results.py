@@ -21,11 +21,11 @@ from selftrans.files import file_sha256
 from selftrans.plan import flops
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run, fingerprint
-from selftrans.plan.speed import lengths, paper_file, timed_runs
+from selftrans.plan.speed import SPEED, lengths, paper_file, timed_runs
 from selftrans.reporting.figures.registry import figures_of, inputs_of
 
 RESULTS = Path("results")
-INDEX, PAGE, SPEED = "INDEX", "page", "speed"
+INDEX, PAGE = "INDEX", "page"
 REPORTING = Path(__file__).parent
 OLDER = 1  # second of 1970: a date before that of any result
 

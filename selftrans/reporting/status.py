@@ -21,8 +21,9 @@ from selftrans.plan.outside import outside_of
 from selftrans.plan.paths import Log, Pattern
 from selftrans.plan.plan import Plan
 from selftrans.plan.runs import Run
+from selftrans.plan.speed import SPEED
 from selftrans.reporting.remaining import Remaining
-from selftrans.reporting.results import RESULTS, SPEED, is_current
+from selftrans.reporting.results import RESULTS, is_current
 from selftrans.reporting.targets import inputs_of_result
 from selftrans.reporting.text import duration, one_line
 from selftrans.reporting.training_log import log_file

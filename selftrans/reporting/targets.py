@@ -4,9 +4,8 @@ from pathlib import Path
 
 from selftrans.errors import UserError
 from selftrans.plan.plan import Plan
-from selftrans.plan.speed import timed_runs
+from selftrans.plan.speed import SPEED, timed_runs
 from selftrans.reporting.figures.registry import figures_of, inputs_of
-from selftrans.reporting.results import SPEED
 
 
 def results_of(plan: Plan, target: str | None = None) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ def test_a_benchmark_prints_what_it_measured(name, monkeypatch, capsys):
 
 
 def options(**given):
-    keys = ("width", "tokens", "batch_size", "precision", "draws", "micro_batch", "methods")
+    keys = ("width", "tokens", "batch_size", "compile", "precision", "draws", "micro_batch", "methods")
     return argparse.Namespace(**(dict.fromkeys(keys) | {"scale": "demo", "model": "sit-b2"} | given))
 
 

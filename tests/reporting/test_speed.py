@@ -7,10 +7,10 @@ import pytest
 from selftrans.commands import main
 from selftrans.errors import UserError
 from selftrans.plan.paths import Log
-from selftrans.plan.speed import paper_file
+from selftrans.plan.speed import SPEED, paper_file
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.page.render import render_page
-from selftrans.reporting.results import SPEED, find, is_current, key_of, names, publish
+from selftrans.reporting.results import find, is_current, key_of, names, publish
 from selftrans.reporting.speed import build_speed, speed_to_markdown, speed_to_text
 from selftrans.reporting.status import Status
 

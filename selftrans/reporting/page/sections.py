@@ -12,11 +12,12 @@ from markupsafe import Markup
 from PIL import Image
 
 from selftrans.plan.plan import Plan
+from selftrans.plan.speed import SPEED
 from selftrans.reporting import claims_markdown, compute_text, markdown
 from selftrans.reporting.csv import read_csv
 from selftrans.reporting.figures.registry import figures_of
 from selftrans.reporting.page.charts import interval, lines
-from selftrans.reporting.results import RESULTS, SPEED, is_current
+from selftrans.reporting.results import RESULTS, is_current
 from selftrans.reporting.speed import ROW, STEP, speed_cells
 from selftrans.reporting.status import Status, begun
 from selftrans.reporting.tables import read_metrics, read_report
