@@ -118,6 +118,7 @@ def configure(folder: Path) -> Plan:
         row["run"] = row["run"].replace("@8", "@2")
     sides = {"better": "guided@2", "worse": "plain@2", "table": "main"}
     configuration.claims = {"guidance-helps": {"says": "guidance helps", "source": "Table 4", **sides}}
+    configuration.compute = {"vanilla": "plain", "methods": ["guided"], "preset": "headline"}
     plan = configuration.plan()
     twin = (folder / "config/scales/tiny.yaml").read_text().replace("name: tiny", "name: twin")
     (folder / "config/scales/twin.yaml").write_text(twin)
@@ -223,6 +224,8 @@ def verbs(plan: Plan) -> list[Verb]:
         Verb(("evaluate", *files, "--output", "out/metrics.json", "--save-statistics", "out/statistics.npz")),
         Verb(("table", "main")),
         Verb(("claims",)),
+        *(Verb((verb, f"{run}@1"), killed=False) for run in ("plain", "guided") for verb in ("sample", "evaluate")),
+        Verb(("compute",)),
         Verb(("figure", "gallery")),
         Verb(("index",)),
         Verb(("page",)),

@@ -9,6 +9,7 @@ import pytest
 from selftrans.commands import VERBS
 
 WRITE_NOTHING = {"plan", "show", "unlock", "verify", "status", "doctor"}  # which stays
+NEVER_THE_SAME = {"speed"}  # so that what a killed one leaves cannot be told from what it should be
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,8 @@ def test_files_are_whole_or_not_there_and_in_the_end_the_same(outcomes):
 
 @pytest.mark.long
 def test_every_verb_that_writes_was_killed(outcomes):
-    assert {outcome.verb.split()[0] for outcome in outcomes if outcome.killed} == VERBS.keys() - WRITE_NOTHING
+    killed = {outcome.verb.split()[0] for outcome in outcomes if outcome.killed}
+    assert killed == VERBS.keys() - WRITE_NOTHING - NEVER_THE_SAME
 
 
 @pytest.fixture
