@@ -132,6 +132,7 @@ class Server:
             request = None
         pid = os.fork() if request else None
         if pid == 0:
+            connection.close()
             self._become(request, files)
             return request["arguments"]
         for file in files:
@@ -144,7 +145,8 @@ class Server:
     def _become(self, request: dict, files: list[int]) -> None:
         """In a copy: nothing of the server's stays open, and all that the job was started with is there."""
         for key in list(self.selector.get_map().values()):
-            os.close(key.fd)
+            os.close(key.fd) if isinstance(key.fileobj, int) else key.fileobj.close()
+        self.selector.close()
         for number, file in enumerate(files):
             os.dup2(file, number)
             os.close(file)

@@ -118,6 +118,12 @@ def test_an_error_ends_it_as_by_itself(address, prepared, folder):
         assert ends[0][0] == 2
 
 
+def test_a_copy_has_no_file_open_but_its_own(waiting):
+    _, copy = waiting
+    opened = [str(path.readlink()) for path in Path(f"/proc/{copy.pid}/fd").iterdir() if int(path.name) > 2]
+    assert not [name for name in opened if name.startswith(("socket:", "pipe:", "anon_inode:"))]
+
+
 def test_jobs_of_more_threads_load_for_themselves(address, monkeypatch):
     monkeypatch.setenv(warm.ADDRESS, address)
     assert warm.ask(["train", "plain@2", "--threads", "2"]) is None
