@@ -192,6 +192,7 @@ def write_inputs(plan):
     return images, made.permute(0, 3, 1, 2)
 
 
+@pytest.mark.long
 def test_a_run_is_measured_through_both(call, published, files):
     plan = published.plan()
     keys = plan.keys["small"]

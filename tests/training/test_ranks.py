@@ -171,6 +171,7 @@ def test_whatever_ends_a_rank_ends_all_and_the_same_command_goes_on(
     assert all(torch.equal(found[key], whole[key]) for key in whole)
 
 
+@pytest.mark.long
 def test_ranks_whose_run_another_machine_has_taken_over_end_and_leave_it_alone(project: Path) -> None:
     """The first of them finds out, and the command ends as what is to be tried again."""
     started, _ = launched(project)
