@@ -103,7 +103,7 @@ def toy_table5(tmp_path_factory) -> Path:
     """The paper's configuration at toy size, all rows of Table 5 trained to their first milestone."""
     config = shutil.copytree(REPOSITORY / "config", tmp_path_factory.mktemp("table5") / "config")
     shutil.copy(SMOKE / "scales/smoke.yaml", config / "scales")
-    for name in ("claims.yaml", "figures.yaml"):  # of the other tables, and of later milestones
+    for name in ("claims.yaml", "compute.yaml", "figures.yaml"):  # of other tables, and of later milestones
         (config / name).unlink()
     (config / "config.yaml").write_text("scale: smoke\nseeds: 1\nclaim_seeds: 1\n")
     tables = yaml.safe_load((config / "tables.yaml").read_text())
