@@ -69,14 +69,20 @@ def end_jobs_on_sigterm(here: bool = True) -> None:
     stop_starting = signal.getsignal(signal.SIGTERM)
     reader, writer = os.pipe()
 
-    def wait_and_tell() -> None:
-        os.read(reader, 1)
+    def wake() -> None:
         if callable(stop_starting):
             stop_starting(signal.SIGTERM, None)
+
+    def wait_and_tell() -> None:
+        os.read(reader, 1)
+        wake()
         if here:
             _tell_jobs()
-        else:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            return
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        while True:  # a signal that comes just before a thread waits for a lock is not heard until that is released
+            time.sleep(1.0)
+            wake()
 
     threading.Thread(target=wait_and_tell, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: os.write(writer, b"!") and None)
