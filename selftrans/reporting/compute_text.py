@@ -8,7 +8,7 @@ from selftrans.config.names import INCEPTION
 from selftrans.plan.plan import Plan
 from selftrans.reporting.compute import PARTS
 from selftrans.reporting.figures.style import look_of
-from selftrans.reporting.latex import caption, heads, line, origin
+from selftrans.reporting.latex import caption, environment, origin
 from selftrans.reporting.markdown import as_table, digits_of
 from selftrans.reporting.text import one_line
 
@@ -27,26 +27,11 @@ def compute_to_latex(plan: Plan, frame: pd.DataFrame) -> str:
     """
     cells = compute_cells(plan, frame).drop(columns="run")
     columns = "l" + "r" * (len(cells.columns) - 1)
-    return "\n".join(
-        [
-            *origin(plan, f"compute --claim-seeds {len(plan.claim_seeds)}", "booktabs, graphicx"),
-            r"\begin{table}",
-            r"\centering",
-            r"\setlength{\belowcaptionskip}{6pt}",
-            *caption(TITLE, "compute", introduction(plan, frame)),
-            r"\small",
-            r"\setlength{\tabcolsep}{3pt}",
-            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"\begin{{tabular}}{{@{{}}{columns}@{{}}}}",
-            r"\toprule",
-            *heads(list(cells.columns), columns),
-            r"\midrule",
-            *(line(row) for row in cells.itertuples(index=False)),
-            r"\bottomrule",
-            r"\end{tabular}}",
-            r"\end{table}",
-            "",
-        ]
+    return environment(
+        origin(plan, f"compute --claim-seeds {len(plan.claim_seeds)}", "booktabs, graphicx"),
+        caption(TITLE, "compute", introduction(plan, frame)),
+        cells,
+        columns,
     )
 
 

@@ -62,13 +62,23 @@ def to_latex(plan: Plan, name: str, frame: pd.DataFrame) -> str:
     table = plan.project.tables[name]
     shown = cells(frame, [column for column in HEADERS if column not in table.columns], cited=" †")
     columns = "".join(["l", *(_alignment(shown[header]) for header in shown.columns[1:])])
+    return environment(
+        origin(plan, f"table {name} --seeds {len(plan.seeds)}", "booktabs, graphicx"),
+        caption(table.title, name, introduction(plan, table, frame, cited="with †")),
+        shown,
+        columns,
+    )
+
+
+def environment(about: Iterable[str], captioned: Iterable[str], shown: pd.DataFrame, columns: str) -> str:
+    """A ``table`` environment of cells in words; ``columns`` are their alignments, a letter each."""
     return "\n".join(
         [
-            *origin(plan, f"table {name} --seeds {len(plan.seeds)}", "booktabs, graphicx"),
+            *about,
             r"\begin{table}",
             r"\centering",
             r"\setlength{\belowcaptionskip}{6pt}",
-            *caption(table.title, name, introduction(plan, table, frame, cited="with †")),
+            *captioned,
             r"\small",
             r"\setlength{\tabcolsep}{3pt}",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
